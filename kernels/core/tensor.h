@@ -30,8 +30,9 @@ struct View {
   int stride = 0;  // elements from one pixel to the next; stride == c when packed
 
   View() = default;
-  View(T* data, Shape s) : data(data), n(s.n), h(s.h), w(s.w), c(s.c), stride(s.c) {}
-  View(T* data, Shape s, int stride) : data(data), n(s.n), h(s.h), w(s.w), c(s.c), stride(stride) {}
+  View(T* first, Shape s) : data(first), n(s.n), h(s.h), w(s.w), c(s.c), stride(s.c) {}
+  View(T* first, Shape s, int pixel_stride)
+      : data(first), n(s.n), h(s.h), w(s.w), c(s.c), stride(pixel_stride) {}
 
   constexpr Shape shape() const { return {n, h, w, c}; }
   constexpr int64_t pixels() const { return int64_t{n} * h * w; }

@@ -1,0 +1,88 @@
+// ops.h -- the ops on a tape: each checks shapes, makes its output and records a forward and a backward
+// closure. Activations are [n, h, w, c]; matrices [rows, 1, 1, cols]. `out`, where an op takes one, is a
+// tensor (often a slice of channels) to write into instead of a new one. Weights: dense convolution [cout, k,
+// k, cin], depthwise [1, k, k, c], linear [out, 1, 1, in].
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "autograd/tape.h"
+
+namespace lanas {
+
+// How a tensor is normalised by the op that reads it. The moments are statistics of the tensor (see
+// kernels/ops/norm.h).
+struct Norm {
+  Var mean, inv_std;  // [1,1,1,c]; absent: not normalised
+  Var gamma, beta;    // [1,1,1,c]; absent: no affine part
+  explicit operator bool() const { return bool(mean); }
+};
+
+// Running moments of a batch norm, in a store of buffers: moved by training passes, used by inference.
+struct RunningMoments {
+  Var mean, var;  // [1,1,1,c]
+};
+
+// A tensor together with the normalisation its readers apply.
+struct Normalised {
+  Var x;
+  Norm norm;
+};
+
+// Elementwise
+Var relu(Tape& tape, Var x);
+Var sum(Tape& tape, std::vector<Var> xs, Var out = {});
+Var weighted_sum(Tape& tape, std::vector<Var> xs, std::vector<float> weights);  // constant weights
+Var copy(Tape& tape, Var x, Var out = {});   // e.g. a packed copy of a slice
+Var drop_path(Tape& tape, Var x, Var mask);  // mask [n,1,1,1]: 0 or 1 / keep
+
+// Convolutions
+struct ConvGeometry {
+  int stride = 1, padding = 0, dilation = 1;
+};
+Var conv2d(Tape& tape, Var x, Var w, ConvGeometry g);
+Var depthwise_conv(Tape& tape, Var x, Var w, ConvGeometry g);
+// The unit of every convolution of the search space: pointwise(depthwise(relu(normalise(x)))), with the batch
+// statistics of the result. Without `depthwise` a 1x1 convolution, which at stride 2 may start at row and
+// column `offset`. `out` and `out_norm` may be slices.
+struct Separable {
+  Var depthwise, pointwise;
+  int stride = 1, dilation = 1, offset = 0;
+};
+Normalised separable_conv(Tape& tape, Normalised x, Separable unit, RunningMoments running,
+                          Normalised out = {});
+// The same for inference with batch norm folded into weights and bias; adds to `accumulate_into` when given.
+Var separable_conv_inference(Tape& tape, Var x, Separable unit, Var bias, Var out = {},
+                             bool accumulate = false, bool relu = true);
+
+// Pooling
+Var max_pool(Tape& tape, Var x, int kernel, int stride, int padding, Var out = {});
+Var avg_pool(Tape& tape, Var x, int kernel, int stride, int padding, Var out = {});  // padding is not counted
+Var global_average_pool(Tape& tape, Var x);                                          // [n,1,1,c]
+
+// Batch norm in two parts: the moments of x, and the normalisation by them.
+Norm batch_statistics(Tape& tape, Var x, RunningMoments running);
+Var normalise(Tape& tape, Var x, Norm norm, Var out = {});
+
+// Mixed operation: y = sum_k weights[index_k] * normalise_k(x_k); weights is one row [1,1,1,m].
+struct MixTerm {
+  Normalised x;  // no affine part
+  int weight;
+};
+Var mixed_sum(Tape& tape, std::vector<MixTerm> terms, Var weights, Var out = {});
+Var channel_shuffle(Tape& tape, Var x, int groups, Var out = {});
+
+// Rows
+Var linear(Tape& tape, Var x, Var w, Var bias, Var out = {});
+Var softmax(Tape& tape, Var x, std::vector<int> segments);  // over consecutive segments of each row
+Var scale_segments(Tape& tape, Var x, Var scale, std::vector<int> segments);  // scale [rows,1,1,segments]
+Var cross_entropy(Tape& tape, Var logits, Var labels,
+                  float smoothing);  // labels: int32 in an input [rows,1,1,1]
+// The predictor's encoding of one cell kind from architecture parameters; see
+// kernels/ops/architecture_code.h.
+Var architecture_code(Tape& tape, Var alpha, Var edge_logits, Var noise, Var temperature, int samples,
+                      bool hard, Var out = {});
+Var mean_rows(Tape& tape, Var x);  // [rows,1,1,c] -> [1,1,1,c]
+
+}  // namespace lanas
