@@ -146,10 +146,10 @@ struct GradInput {
   std::string name;
   View<double> x, gradient, start;
 
-  GradInput(std::string name, View<double> x, View<double> gradient, View<double> start = {})
-      : name(std::move(name)), x(x), gradient(gradient), start(start) {}
-  GradInput(std::string name, std::vector<double>& x, std::vector<double>& gradient)
-      : name(std::move(name)), x(row(x)), gradient(row(gradient)), start() {}
+  GradInput(std::string label, View<double> value, View<double> analytic, View<double> before = {})
+      : name(std::move(label)), x(value), gradient(analytic), start(before) {}
+  GradInput(std::string label, std::vector<double>& value, std::vector<double>& analytic)
+      : name(std::move(label)), x(row(value)), gradient(row(analytic)), start() {}
 };
 
 inline testing::AssertionResult gradcheck(const std::function<double()>& loss,
