@@ -1,0 +1,79 @@
+// separable_conv.h -- the unit that every convolution of the search space is made of:
+//   y = pointwise(depthwise(relu(normalise(x)))), and in the same pass the batch statistics of y per channel.
+// x [n,h,w,cin] -> y [n,ho,wo,cout] with ho = ceil((h - offset) / stride). Padding is dilation*(k-1)/2 zeros
+// *after* normalise and ReLU. sep_conv is two units, dil_conv one, ReLUConvBN one without a depthwise part,
+// FactorizedReduce two without a depthwise part, stride 2 and offset 0 and 1 (Liu et al., DARTS).
+#pragma once
+
+#include <cstddef>
+
+#include "kernels/core/device.h"
+#include "kernels/core/tensor.h"
+#include "kernels/ops/norm.h"
+
+namespace lanas {
+
+template <class T>
+struct SeparableConv {
+  View<T> depthwise;  // [1,k,k,cin] packed, k odd; an empty view: no depthwise part
+  View<T> pointwise;  // [cout,1,1,cin] packed
+  NormView<T> norm;   // of x; its mean and inv_std are taken for the batch statistics of x in backward
+  int stride = 1;     // 1 or 2
+  int dilation = 1;
+  int offset = 0;  // reads x at (stride*i + offset); 1 only without depthwise part and with stride 2
+  bool relu = true;
+
+  bool has_depthwise() const { return depthwise.c > 0; }
+  int kernel() const { return has_depthwise() ? depthwise.h : 1; }
+  int padding() const { return dilation * (kernel() - 1) / 2; }
+  Shape output_shape(Shape x) const {
+    return {x.n, (x.h - offset + stride - 1) / stride, (x.w - offset + stride - 1) / stride, pointwise.n};
+  }
+};
+
+// The gradients wanted: an empty view or null pointer is not computed. beta 0 overwrites, 1 adds.
+template <class T>
+struct SeparableConvGradient {
+  View<T> dx;  // [n,h,w,cin], may be strided
+  T beta_dx = 0;
+  View<T> d_depthwise;  // as depthwise
+  T beta_d_depthwise = 0;
+  View<T> d_pointwise;  // as pointwise
+  T beta_d_pointwise = 0;
+  NormGradient<T> norm;  // dgamma, dbeta of op.norm
+};
+
+// Scratch for one call on this stream (its thread count matters); only the shapes of op's weights are read.
+size_t separable_conv_forward_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x);
+size_t separable_conv_backward_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x);
+size_t separable_conv_inference_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x);
+
+// y_mean, y_inv_std: [cout], 1/sqrt(biased variance + eps); both null: no statistics. x, y may be strided.
+// scratch: separable_conv_forward_scratch_bytes, 64-byte aligned.
+void separable_conv_forward(Stream& stream, const SeparableConv<float>& op, Tensor y, Tensor x, float* y_mean,
+                            float* y_inv_std, float eps, float* scratch);
+
+// Takes what forward took (the depthwise result is computed again) and dy. With op.norm, dx includes the way
+// through the batch statistics of x: dx = gamma inv_std (dz - mean(dz) - xhat mean(dz xhat)), where dz is the
+// gradient of the normalised value behind the ReLU; dgamma = sum dz xhat, dbeta = sum dz.
+void separable_conv_backward(Stream& stream, const SeparableConv<float>& op,
+                             const SeparableConvGradient<float>& gradient, Tensor dy, Tensor x,
+                             float* scratch);
+
+// y = beta*y + unit(x) + bias: batch norms folded by the caller. bias: [cout] or null.
+// Images are split into rows where the batch is smaller than the thread count.
+void separable_conv_inference(Stream& stream, const SeparableConv<float>& op, Tensor y, Tensor x,
+                              const float* bias, float beta, float* scratch);
+
+namespace host {  // the definition in plain loops; these allocate. T: float, double
+
+template <class T>
+void separable_conv_forward(const SeparableConv<T>& op, View<T> y, View<T> x, T* y_mean, T* y_inv_std, T eps);
+template <class T>
+void separable_conv_backward(const SeparableConv<T>& op, const SeparableConvGradient<T>& gradient, View<T> dy,
+                             View<T> x);
+template <class T>
+void separable_conv_inference(const SeparableConv<T>& op, View<T> y, View<T> x, const T* bias, T beta);
+
+}  // namespace host
+}  // namespace lanas

@@ -1,0 +1,17 @@
+// separable_conv_cpu.h -- the vectorised cpu path of separable_conv: same contract as the public functions,
+// shapes already checked, on the OpenMP threads of the calling thread. Any channel count and any odd kernel.
+#pragma once
+
+#include "kernels/ops/separable_conv.h"
+
+namespace lanas::cpu {
+
+size_t separable_conv_scratch_bytes(const SeparableConv<float>& op, Shape x, int threads, bool backward);
+void separable_conv_forward(const SeparableConv<float>& op, Tensor y, Tensor x, float* y_mean,
+                            float* y_inv_std, float eps, float* scratch);
+void separable_conv_backward(const SeparableConv<float>& op, const SeparableConvGradient<float>& gradient,
+                             Tensor dy, Tensor x, float* scratch);
+void separable_conv_inference(const SeparableConv<float>& op, Tensor y, Tensor x, const float* bias,
+                              float beta, float* scratch);
+
+}  // namespace lanas::cpu

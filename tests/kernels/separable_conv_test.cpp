@@ -1,0 +1,388 @@
+// separable_conv_test.cpp -- the loops in double against an independent statement of the formula and central
+// differences, then the vectorised cpu path, on every instruction set here, against the loops in double.
+#include "kernels/ops/separable_conv.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <memory>
+#include <vector>
+
+#include "kernels/core/parallel.h"
+#include "tests/support/gradcheck.h"
+
+namespace lanas::test {
+namespace {
+
+enum class Norm { none, plain, affine };
+
+struct Case {
+  int n, size, cin, cout, k, stride, dilation;
+  Norm norm = Norm::none;
+  double beta = 0;
+  int gap = 0;  // strided views
+  int offset = 0;
+  bool relu = true;
+
+  friend std::ostream& operator<<(std::ostream& out, const Case& c) {
+    return out << "n " << c.n << " size " << c.size << " channels " << c.cin << "->" << c.cout << " k " << c.k
+               << " stride " << c.stride << " dilation " << c.dilation << " norm " << int(c.norm) << " beta "
+               << c.beta << " gap " << c.gap << " offset " << c.offset << " relu " << c.relu;
+  }
+};
+
+constexpr double kEps = 1e-5;
+
+// Everything one call of the unit touches, in one scalar.
+template <class T>
+struct Unit {
+  Case c;
+  Shape out;
+  TestTensor<T> x, dx, y, dy, depthwise, d_depthwise, pointwise, d_pointwise;
+  std::vector<T> mean, inv_std, gamma, shift, dgamma, dshift, y_mean, y_inv_std;
+
+  explicit Unit(const Case& wanted)
+      : c(wanted),
+        out{c.n, (c.size - c.offset + c.stride - 1) / c.stride,
+            (c.size + 1 - c.offset + c.stride - 1) / c.stride, c.cout},
+        x({c.n, c.size, c.size + 1, c.cin}, c.cin + c.gap),
+        dx(x.shape(), x.stride()),
+        y(out, c.cout + c.gap),
+        dy(out, c.cout + c.gap),
+        depthwise({1, std::max(c.k, 1), std::max(c.k, 1), c.cin}),
+        d_depthwise(depthwise.shape()),
+        pointwise({c.cout, 1, 1, c.cin}),
+        d_pointwise(pointwise.shape()),
+        mean(size_t(c.cin)),
+        inv_std(mean),
+        dgamma(mean),
+        dshift(mean),
+        y_mean(size_t(c.cout)),
+        y_inv_std(y_mean) {}
+
+  Unit(const Case& wanted, Random& random) : Unit(wanted) {
+    x.randomize(random, 1, 0.3);
+    dy.randomize(random);
+    depthwise.randomize(random, 0.5);
+    pointwise.randomize(random, 0.5);
+    gamma = random_vector<T>(c.cin, random, 0.3, 1);
+    shift = random_vector<T>(c.cin, random, 0.5);
+    statistics();
+    if (c.beta != 0) {
+      for (const TestTensor<T>* t : {&dx, &d_depthwise, &d_pointwise, &y}) t->randomize(random);
+      dgamma = random_vector<T>(c.cin, random);
+      dshift = random_vector<T>(c.cin, random);
+    }
+  }
+
+  template <class U>
+  Unit<U> as() const {
+    Unit<U> u(c);
+    u.x = x.template as<U>(), u.dx = dx.template as<U>(), u.y = y.template as<U>(),
+    u.dy = dy.template as<U>();
+    u.depthwise = depthwise.template as<U>(), u.d_depthwise = d_depthwise.template as<U>();
+    u.pointwise = pointwise.template as<U>(), u.d_pointwise = d_pointwise.template as<U>();
+    u.mean = convert<U>(mean), u.inv_std = convert<U>(inv_std), u.gamma = convert<U>(gamma);
+    u.shift = convert<U>(shift), u.dgamma = convert<U>(dgamma), u.dshift = convert<U>(dshift);
+    return u;
+  }
+
+  void statistics() {
+    const double pixels = double(x.view().pixels());
+    for (int ch = 0; ch < c.cin; ++ch) {
+      double sum = 0, square = 0;
+      for (int64_t p = 0; p < x.view().pixels(); ++p) sum += double(x[p * c.cin + ch]);
+      for (int64_t p = 0; p < x.view().pixels(); ++p)
+        square += std::pow(double(x[p * c.cin + ch]) - sum / pixels, 2);
+      mean[size_t(ch)] = T(sum / pixels);
+      inv_std[size_t(ch)] = T(1 / std::sqrt(square / pixels + kEps));
+    }
+  }
+
+  SeparableConv<T> op() {
+    SeparableConv<T> op;
+    if (c.k > 0) op.depthwise = depthwise.view();
+    op.pointwise = pointwise.view();
+    if (c.norm != Norm::none) op.norm.mean = mean.data(), op.norm.inv_std = inv_std.data();
+    if (c.norm == Norm::affine) op.norm.gamma = gamma.data(), op.norm.beta = shift.data();
+    op.stride = c.stride, op.dilation = c.dilation, op.offset = c.offset, op.relu = c.relu;
+    return op;
+  }
+
+  SeparableConvGradient<T> gradient() {
+    SeparableConvGradient<T> g;
+    g.dx = dx.view(), g.d_pointwise = d_pointwise.view();
+    if (c.k > 0) g.d_depthwise = d_depthwise.view();
+    if (c.norm == Norm::affine) g.norm.dgamma = dgamma.data(), g.norm.dbeta = dshift.data();
+    g.beta_dx = g.beta_d_depthwise = g.beta_d_pointwise = g.norm.beta_dgamma = g.norm.beta_dbeta = T(c.beta);
+    return g;
+  }
+
+  void forward() {
+    host::separable_conv_forward(op(), y.view(), x.view(), y_mean.data(), y_inv_std.data(), T(kEps));
+  }
+  void backward() { host::separable_conv_backward(op(), gradient(), dy.view(), x.view()); }
+};
+
+// y of one output element, straight from the formula.
+double naive(Unit<double>& u, int n, int oy, int ox, int j) {
+  const Case& c = u.c;
+  const int k = std::max(c.k, 1), pad = c.dilation * (k - 1) / 2;
+  double y = 0;
+  for (int ch = 0; ch < c.cin; ++ch)
+    for (int ky = 0; ky < k; ++ky)
+      for (int kx = 0; kx < k; ++kx) {
+        const int iy = oy * c.stride + c.offset + ky * c.dilation - pad;
+        const int ix = ox * c.stride + c.offset + kx * c.dilation - pad;
+        if (iy < 0 || ix < 0 || iy >= c.size || ix >= c.size + 1) continue;
+        double z = u.x.view().at(n, iy, ix)[ch];
+        const size_t i = size_t(ch);
+        if (c.norm != Norm::none) z = (z - u.mean[i]) * u.inv_std[i];
+        if (c.norm == Norm::affine) z = z * u.gamma[i] + u.shift[i];
+        if (c.relu) z = std::max(z, 0.0);
+        y += u.pointwise[j * c.cin + ch] * (c.k > 0 ? u.depthwise[(ky * k + kx) * c.cin + ch] : 1.0) * z;
+      }
+  return y;
+}
+
+const std::vector<Case>& small_cases() {
+  static const std::vector<Case> cases = {
+      {2, 4, 1, 1, 3, 1, 1},
+      {1, 5, 3, 4, 3, 1, 2, Norm::plain},
+      {2, 5, 4, 3, 5, 1, 2, Norm::affine, 1, 3},
+      {2, 5, 4, 4, 5, 2, 1, Norm::affine},
+      {1, 6, 12, 4, 3, 2, 2, Norm::plain, 1},
+      {2, 4, 5, 6, 0, 1, 1, Norm::affine, 1, 1},
+      {2, 4, 4, 2, 0, 2, 1, Norm::none, 0, 2, 1},
+      {1, 5, 3, 2, 0, 2, 1},
+      {1, 4, 2, 3, 3, 1, 1, Norm::affine, 0, 0, 0, false},
+  };
+  return cases;
+}
+
+TEST(SeparableConv, ForwardIsTheFormula) {
+  Random random(11);
+  for (const Case& c : small_cases()) {
+    Unit<double> u(c, random);
+    u.forward();
+    TestTensor<double> expected(u.out);
+    for (int64_t i = 0; i < u.out.size(); ++i) {
+      const int64_t p = i / c.cout;
+      expected[i] =
+          naive(u, int(p / u.out.w / u.out.h), int(p / u.out.w % u.out.h), int(p % u.out.w), int(i % c.cout));
+    }
+    EXPECT_TRUE(compare(u.y, expected, 1e-13)) << c;
+    EXPECT_TRUE(u.y.gaps_untouched()) << c;
+    for (int j = 0; j < c.cout; ++j) {
+      double sum = 0, square = 0;
+      for (int64_t p = 0; p < u.out.pixels(); ++p) sum += expected[p * c.cout + j];
+      for (int64_t p = 0; p < u.out.pixels(); ++p)
+        square += expected[p * c.cout + j] * expected[p * c.cout + j];
+      const double mean = sum / double(u.out.pixels());
+      EXPECT_NEAR(u.y_mean[size_t(j)], mean, 1e-12) << c;
+      EXPECT_NEAR(u.y_inv_std[size_t(j)], 1 / std::sqrt(square / double(u.out.pixels()) - mean * mean + kEps),
+                  1e-9);
+    }
+  }
+}
+
+// The loss takes the batch statistics of the perturbed x, so dx must go through them.
+TEST(SeparableConv, BackwardAgainstCentralDifferences) {
+  Random random(5);
+  for (const Case& c : small_cases()) {
+    Unit<double> u(c, random);
+    const auto dx0 = u.dx, dw0 = u.d_depthwise, dp0 = u.d_pointwise;
+    const std::vector<double> dgamma0 = u.dgamma, dshift0 = u.dshift;
+    u.backward();
+    EXPECT_TRUE(u.dx.gaps_untouched()) << c;
+    const auto loss = [&] {
+      u.statistics();
+      u.forward();
+      return dot(u.y, u.dy);
+    };
+    const bool add = c.beta != 0;
+    std::vector<GradInput> inputs = {
+        {"dx", u.x, u.dx, add ? dx0.view() : View<double>()},
+        {"d_pointwise", u.pointwise, u.d_pointwise, add ? dp0.view() : View<double>()}};
+    if (c.k > 0)
+      inputs.emplace_back("d_depthwise", u.depthwise, u.d_depthwise, add ? dw0.view() : View<double>());
+    if (c.norm == Norm::affine) {
+      for (size_t i = 0; add && i < u.dgamma.size(); ++i)
+        u.dgamma[i] -= dgamma0[i], u.dshift[i] -= dshift0[i];
+      inputs.emplace_back("dgamma", u.gamma, u.dgamma);
+      inputs.emplace_back("dbeta", u.shift, u.dshift);
+    }
+    EXPECT_TRUE(gradcheck(loss, inputs)) << c;
+  }
+}
+
+class EveryIsa : public testing::TestWithParam<CpuIsa> {
+ protected:
+  void SetUp() override {
+    saved_ = cpu_isa();
+    if (GetParam() > saved_) GTEST_SKIP() << "not on this processor";
+    set_cpu_isa(GetParam());
+  }
+  void TearDown() override { set_cpu_isa(saved_); }
+  CpuIsa saved_ = CpuIsa::base;
+};
+
+std::vector<Case> float_cases() {
+  std::vector<Case> cases = small_cases();
+  for (int channels : {1, 3, 4, 8, 12, 16, 24, 32, 36, 40, 64})
+    for (int k : {0, 3, 5}) {
+      const int i = int(cases.size());
+      const Norm norm = Norm(i % 3);
+      cases.push_back(
+          {3, 8, channels, channels, k, 1, 1 + i % 2, norm, double(i / 2 % 2), i % 5 == 0 ? 8 : 0});
+      cases.push_back(
+          {2, 9, channels, channels, k, 2, 1 + i / 2 % 2, norm, double(i % 2), i % 5 == 1 ? 3 : 0});
+    }
+  for (int channels : {4, 8, 16, 64}) cases.push_back({5, 16, channels, channels, 3, 1, 1});
+  cases.push_back({2, 32, 16, 16, 5, 1, 2, Norm::plain});
+  cases.push_back({2, 8, 16, 8, 0, 2, 1, Norm::none, 0, 8, 1});
+  cases.push_back({2, 8, 64, 16, 0, 1, 1, Norm::affine});
+  cases.push_back({2, 8, 16, 80, 3, 1, 1, Norm::affine, 1});
+  cases.push_back({2, 9, 8, 8, 7, 1, 1, Norm::plain});
+  cases.push_back({2, 13, 4, 4, 9, 1, 1});
+  cases.push_back({2, 9, 4, 4, 3, 2, 3});
+  cases.push_back({1, 11, 4, 4, 3, 1, 3, Norm::affine, 0, 0, 0, false});
+  return cases;
+}
+
+float* scratch_of(std::unique_ptr<Memory>& memory, size_t bytes) {
+  memory = std::make_unique<Memory>(Device::cpu, bytes + kAlignment);
+  return memory->floats();
+}
+
+TEST_P(EveryIsa, FloatMatchesDouble) {
+  Random random(3);
+  std::unique_ptr<Memory> memory;
+  for (const Case& c : float_cases()) {
+    SCOPED_TRACE(join(c));
+    Unit<float> f(c, random);
+    Unit<double> d = f.as<double>();
+    Stream stream(Device::cpu, 1 + int(random.below(3)));
+    d.forward();
+    separable_conv_forward(
+        stream, f.op(), f.y, f.x, f.y_mean.data(), f.y_inv_std.data(), float(kEps),
+        scratch_of(memory, separable_conv_forward_scratch_bytes(stream, f.op(), f.x.shape())));
+    EXPECT_TRUE(compare(f.y, d.y, 1e-6));
+    EXPECT_TRUE(f.y.gaps_untouched());
+    EXPECT_TRUE(compare(f.y_mean, d.y_mean, 1e-5));
+    EXPECT_TRUE(compare(f.y_inv_std, d.y_inv_std, 1e-5));
+    d.backward();
+    separable_conv_backward(
+        stream, f.op(), f.gradient(), f.dy, f.x,
+        scratch_of(memory, separable_conv_backward_scratch_bytes(stream, f.op(), f.x.shape())));
+    EXPECT_TRUE(compare(f.dx, d.dx, 2e-6));
+    EXPECT_TRUE(f.dx.gaps_untouched());
+    EXPECT_TRUE(compare(f.d_pointwise, d.d_pointwise, 2e-6));
+    EXPECT_TRUE(c.k == 0 || compare(f.d_depthwise, d.d_depthwise, 2e-6));
+    if (c.norm == Norm::affine) {
+      EXPECT_TRUE(compare(f.dgamma, d.dgamma, 5e-6));
+      EXPECT_TRUE(compare(f.dshift, d.dshift, 5e-6));
+    }
+  }
+}
+
+TEST_P(EveryIsa, InferenceMatchesDouble) {
+  Random random(8);
+  std::unique_ptr<Memory> memory;
+  for (Case c : float_cases()) {
+    c.n = 1;
+    SCOPED_TRACE(join(c));
+    Unit<float> f(c, random);
+    Unit<double> d = f.as<double>();
+    std::vector<float> bias = random_vector<float>(c.cout, random);
+    std::vector<double> bias_double = convert<double>(bias);
+    const bool biased = c.cin % 3 != 0;
+    Stream stream(Device::cpu, 1 + int(random.below(3)));
+    host::separable_conv_inference(d.op(), d.y.view(), d.x.view(), biased ? bias_double.data() : nullptr,
+                                   c.beta);
+    separable_conv_inference(
+        stream, f.op(), f.y, f.x, biased ? bias.data() : nullptr, float(c.beta),
+        scratch_of(memory, separable_conv_inference_scratch_bytes(stream, f.op(), f.x.shape())));
+    EXPECT_TRUE(compare(f.y, d.y, 1e-6));
+    EXPECT_TRUE(f.y.gaps_untouched());
+  }
+}
+
+// What is not wanted stays untouched, and what is wanted does not change with it.
+TEST_P(EveryIsa, SkipsWhatIsNull) {
+  Random random(2);
+  std::unique_ptr<Memory> memory;
+  Stream stream(Device::cpu, 2);
+  for (Case c : {Case{3, 8, 16, 16, 3, 1, 1, Norm::plain}, Case{3, 8, 4, 4, 5, 2, 1, Norm::affine},
+                 Case{3, 8, 24, 12, 0, 1, 1}}) {
+    SCOPED_TRACE(join(c));
+    Unit<float> start(c, random);
+    auto run = [&](auto&& edit) {
+      Unit<float> part = start.as<float>();
+      SeparableConvGradient<float> gradient = part.gradient();
+      edit(gradient);
+      separable_conv_backward(
+          stream, part.op(), gradient, part.dy, part.x,
+          scratch_of(memory, separable_conv_backward_scratch_bytes(stream, part.op(), part.x.shape())));
+      return part;
+    };
+    Unit<float> all = run([](auto&) {});
+    Unit<float> no_weights = run([](auto& g) { g.d_depthwise = g.d_pointwise = {}, g.norm = {}; });
+    EXPECT_TRUE(compare(no_weights.dx, all.dx, 0));
+    EXPECT_TRUE(std::isnan(no_weights.d_pointwise[0]) && std::isnan(no_weights.d_depthwise[0]));
+    Unit<float> no_input = run([](auto& g) { g.dx = {}; });
+    EXPECT_TRUE(std::isnan(no_input.dx[0]));
+    EXPECT_TRUE(compare(no_input.d_pointwise, all.d_pointwise, 0));
+    EXPECT_TRUE(c.k == 0 || compare(no_input.d_depthwise, all.d_depthwise, 0));
+    EXPECT_TRUE(c.norm != Norm::affine || compare(no_input.dgamma, all.dgamma, 0));
+  }
+}
+
+TEST_P(EveryIsa, ForwardDoesNotDependOnTheThreadCount) {
+  Random random(4);
+  std::unique_ptr<Memory> memory;
+  Unit<float> one({5, 8, 8, 8, 3, 1, 1, Norm::plain}, random), three = one.as<float>();
+  for (Unit<float>* u : {&one, &three}) {
+    Stream stream(Device::cpu, u == &one ? 1 : 3);
+    separable_conv_forward(
+        stream, u->op(), u->y, u->x, u->y_mean.data(), u->y_inv_std.data(), float(kEps),
+        scratch_of(memory, separable_conv_forward_scratch_bytes(stream, u->op(), u->x.shape())));
+  }
+  EXPECT_EQ(one.y_mean, three.y_mean);
+  EXPECT_EQ(one.y_inv_std, three.y_inv_std);
+  EXPECT_TRUE(compare(one.y, three.y, 0));
+}
+
+INSTANTIATE_TEST_SUITE_P(SeparableConv, EveryIsa, testing::Values(CpuIsa::base, CpuIsa::avx2, CpuIsa::avx512),
+                         [](const auto& isa) { return std::string(cpu_isa_name(isa.param)); });
+
+TEST(SeparableConv, RefusesWrongShapes) {
+  Random random(1);
+  Unit<float> u({1, 4, 4, 4, 3, 1, 1}, random);
+  Stream stream(Device::cpu, 1);
+  const auto forward = [&](const SeparableConv<float>& op, Tensor y) {
+    separable_conv_forward(stream, op, y, u.x, nullptr, nullptr, float(kEps), nullptr);
+  };
+  SeparableConv<float> op = u.op();
+  op.stride = 2;
+  EXPECT_THROW(forward(op, u.y), Error);
+  op = u.op();
+  op.stride = 3;
+  EXPECT_THROW(forward(op, u.y), Error);
+  op = u.op();
+  op.offset = 1;
+  EXPECT_THROW(forward(op, u.y), Error);
+  op = u.op();
+  op.pointwise = op.pointwise.slice(0, 2);
+  EXPECT_THROW(forward(op, u.y), Error);
+  try {
+    forward(u.op(), u.y.view().slice(0, 2));
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("separable_conv_forward: output [1,4,5,2]"), std::string::npos)
+        << error.what();
+  }
+}
+
+}  // namespace
+}  // namespace lanas::test
