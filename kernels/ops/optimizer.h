@@ -1,0 +1,51 @@
+// optimizer.h -- optimiser steps on flat slabs of parameters, with the semantics of PyTorch 1.x.
+// sgd:  d = gradient_scale g + weight_decay w;  buf = momentum buf + d;  w -= lr buf   (buf starts as zeros).
+// adam (Kingma and Ba, ICLR 2015): d = g + weight_decay w;  m = beta1 m + (1-beta1) d;  v = beta2 v +
+// (1-beta2) d^2;
+//       w -= lr m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + eps)   (m and v start as zeros).
+// What changes from step to step stands in memory, so a captured step can be replayed.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/core/device.h"
+
+namespace lanas {
+
+struct SgdState {
+  float lr = 0.025f;
+  float momentum = 0.9f;
+  float weight_decay = 3e-4f;
+  float gradient_scale = 1;  // clip_scale may write here
+};
+
+struct AdamState {
+  float lr = 3e-4f;
+  float beta1 = 0.5f;
+  float beta2 = 0.999f;
+  float eps = 1e-8f;
+  float weight_decay = 1e-3f;  // added to the gradient, not decoupled
+  int64_t step = 1;            // the number of this update, from 1; the caller advances it
+};
+
+// All arrays hold `count` floats and do not overlap.
+void sgd_step(Stream& stream, float* w, float* momentum_buffer, const float* g, int64_t count,
+              const SgdState* state);
+void adam_step(Stream& stream, float* w, float* m, float* v, const float* g, int64_t count,
+               const AdamState* state);
+
+// *sum = sum of g^2, added in double in an order that does not depend on threads or instruction set.
+void sum_of_squares(Stream& stream, float* sum, const float* g, int64_t count);
+// *scale = min(1, max_norm / (||g|| + 1e-6)): clipping by the norm of the whole slab.
+void clip_scale(Stream& stream, float* scale, const float* g, int64_t count, float max_norm);
+
+namespace host {
+template <class T>
+void sgd_step(T* w, T* momentum_buffer, const T* g, int64_t count, const SgdState* state);
+template <class T>
+void adam_step(T* w, T* m, T* v, const T* g, int64_t count, const AdamState* state);
+template <class T>
+double sum_of_squares(const T* g, int64_t count);
+}  // namespace host
+
+}  // namespace lanas
