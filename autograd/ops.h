@@ -37,6 +37,8 @@ Var weighted_sum(Tape& tape, std::vector<Var> xs, std::vector<float> weights);  
 Var copy(Tape& tape, Var x, Var out = {});   // e.g. a packed copy of a slice
 Var drop_path(Tape& tape, Var x, Var mask);  // mask [n,1,1,1]: 0 or 1 / keep
 
+Var add_bias(Tape& tape, Var x, Var bias);  // x + bias [1,1,1,c] in place: inference only
+
 // Convolutions
 struct ConvGeometry {
   int stride = 1, padding = 0, dilation = 1;
@@ -66,11 +68,11 @@ Norm batch_statistics(Tape& tape, Var x, RunningMoments running);
 Var normalise(Tape& tape, Var x, Norm norm, Var out = {});
 
 // Mixed operation: y = sum_k weights[index_k] * normalise_k(x_k); weights is one row [1,1,1,m].
-struct MixTerm {
+struct MixedTerm {
   Normalised x;  // no affine part
   int weight;
 };
-Var mixed_sum(Tape& tape, std::vector<MixTerm> terms, Var weights, Var out = {});
+Var mixed_sum(Tape& tape, std::vector<MixedTerm> terms, Var weights, Var out = {});
 Var channel_shuffle(Tape& tape, Var x, int groups, Var out = {});
 
 // Rows

@@ -1,0 +1,187 @@
+// ops_norm.cpp -- batch norm, the mixed sum, channel shuffle and pooling on the tape; see ops.h.
+#include "autograd/ops.h"
+#include "kernels/ops/batch_norm.h"
+#include "kernels/ops/channel_shuffle.h"
+#include "kernels/ops/global_pool.h"
+#include "kernels/ops/mixed_sum.h"
+#include "kernels/ops/pool2d.h"
+#include "kernels/vendor/conv2d.h"
+
+namespace lanas {
+namespace {
+
+constexpr float kEps = 1e-5f;
+
+Var output_or_new(Tape& tape, const char* op, Var out, Shape shape) {
+  if (!out) return tape.activation(shape);
+  CHECK(tape.shape(out) == shape, op, ": output ", tape.shape(out), " does not match ", shape);
+  return out;
+}
+
+using PoolForward = void (*)(Stream&, Tensor y, Tensor x, int kernel, int stride, int padding);
+
+Var record_pool(Tape& tape, const char* name, Var x, int kernel, int stride, int padding, Var out,
+                PoolForward forward, std::vector<Var> saved, std::function<void(Run&)> backward) {
+  const Shape s = tape.shape(x);
+  const int h = conv_output_size(s.h, kernel, stride, padding, 1),
+            w = conv_output_size(s.w, kernel, stride, padding, 1);
+  CHECK(h > 0 && w > 0, name, ": kernel ", kernel, " does not fit x ", s);
+  const Var y = output_or_new(tape, name, out, {s.n, h, w, s.c});
+  tape.record(
+      {.name = name,
+       .inputs = {x},
+       .outputs = {y},
+       .saved = std::move(saved),
+       .forward = [=](Run& run) { forward(run.stream, run.out(0), run.in(0), kernel, stride, padding); },
+       .backward = std::move(backward)});
+  return y;
+}
+
+}  // namespace
+
+Norm batch_statistics(Tape& tape, Var x, RunningMoments running) {
+  const Shape s = tape.shape(x);
+  const Norm norm = {tape.statistic({1, 1, 1, s.c}), tape.statistic({1, 1, 1, s.c}), {}, {}};
+  tape.record({.name = "batch_statistics",
+               .inputs = {x, running.mean, running.var},
+               .outputs = {norm.mean, norm.inv_std},
+               .saved = {},
+               .forward =
+                   [](Run& run) {
+                     float *mean = run.out(0).data, *inv_std = run.out(1).data;
+                     float *running_mean = run.in(1).data, *running_var = run.in(2).data;
+                     const int c = run.in(0).c;
+                     if (!run.training)
+                       return batch_norm_statistics_from_running(run.stream, mean, inv_std, running_mean,
+                                                                 running_var, c, kEps);
+                     batch_norm_statistics(run.stream, mean, inv_std, run.in(0), kEps);
+                     if (run.update_statistics)
+                       batch_norm_update_running(run.stream, running_mean, running_var, mean, inv_std, c,
+                                                 run.in(0).pixels(), kEps);
+                   },
+               .backward = {}});
+  return norm;
+}
+
+Var normalise(Tape& tape, Var x, Norm norm, Var out) {
+  const Var y = output_or_new(tape, "normalise", out, tape.shape(x));
+  std::vector<Var> inputs = {x, norm.mean, norm.inv_std};
+  const bool affine = bool(norm.gamma);
+  if (affine) inputs.insert(inputs.end(), {norm.gamma, norm.beta});
+  auto view = [affine](Run& run) {
+    NormView<float> v{run.in(1).data, run.in(2).data, nullptr, nullptr};
+    if (affine) {
+      v.gamma = run.in(3).data;
+      v.beta = run.in(4).data;
+    }
+    return v;
+  };
+  tape.record(
+      {.name = "batch_norm",
+       .inputs = inputs,
+       .outputs = {y},
+       .saved = inputs,
+       .forward = [view](Run& run) { batch_norm_forward(run.stream, run.out(0), run.in(0), view(run)); },
+       .backward =
+           [view, affine](Run& run) {
+             NormGradient<float> gradient;
+             if (affine) gradient = {run.grad_in(3).data, run.grad_in(4).data, run.beta(3), run.beta(4)};
+             batch_norm_backward(run.stream, run.grad_in(0), gradient, run.grad_out(0), run.in(0), view(run),
+                                 run.beta(0));
+           }});
+  return y;
+}
+
+Var max_pool(Tape& tape, Var x, int kernel, int stride, int padding, Var out) {
+  return record_pool(tape, "max_pool", x, kernel, stride, padding, out, max_pool_forward, {x}, [=](Run& run) {
+    max_pool_backward(run.stream, run.grad_in(0), run.grad_out(0), run.in(0), kernel, stride, padding,
+                      run.beta(0));
+  });
+}
+
+Var avg_pool(Tape& tape, Var x, int kernel, int stride, int padding, Var out) {
+  return record_pool(tape, "avg_pool", x, kernel, stride, padding, out, avg_pool_forward, {}, [=](Run& run) {
+    avg_pool_backward(run.stream, run.grad_in(0), run.grad_out(0), kernel, stride, padding, run.beta(0));
+  });
+}
+
+Var global_average_pool(Tape& tape, Var x) {
+  const Shape s = tape.shape(x);
+  const Var y = tape.activation({s.n, 1, 1, s.c});
+  tape.record({.name = "global_average_pool",
+               .inputs = {x},
+               .outputs = {y},
+               .saved = {},
+               .forward = [](Run& run) { global_average_pool_forward(run.stream, run.out(0), run.in(0)); },
+               .backward =
+                   [](Run& run) {
+                     global_average_pool_backward(run.stream, run.grad_in(0), run.grad_out(0), run.beta(0));
+                   }});
+  return y;
+}
+
+Var mixed_sum(Tape& tape, std::vector<MixedTerm> terms, Var weights, Var out) {
+  CHECK(!terms.empty(), "mixed_sum: of nothing");
+  const Shape s = tape.shape(terms[0].x.x);
+  const Var y = output_or_new(tape, "mixed_sum", out, s);
+  // Inputs: the weights, then for each term x and, if it is normalised, mean and inv_std.
+  std::vector<Var> inputs = {weights};
+  struct Position {
+    int x, mean, weight;
+  };
+  std::vector<Position> at;
+  for (const MixedTerm& term : terms) {
+    CHECK(tape.shape(term.x.x) == s, "mixed_sum: term ", tape.shape(term.x.x), " does not match ", s);
+    CHECK(term.weight >= 0 && term.weight < tape.shape(weights).c, "mixed_sum: weight ", term.weight, " of ",
+          tape.shape(weights));
+    CHECK(!term.x.norm.gamma, "mixed_sum: terms have no affine part");
+    at.push_back({int(inputs.size()), term.x.norm ? int(inputs.size()) + 1 : -1, term.weight});
+    inputs.push_back(term.x.x);
+    if (term.x.norm) inputs.insert(inputs.end(), {term.x.norm.mean, term.x.norm.inv_std});
+  }
+  auto bind = [at](Run& run, std::vector<MixTerm<float>>& bound) {
+    bound.clear();
+    for (const Position& p : at)
+      bound.push_back({run.in(p.x), p.mean < 0 ? nullptr : run.in(p.mean).data,
+                       p.mean < 0 ? nullptr : run.in(p.mean + 1).data, p.weight});
+  };
+  tape.record({.name = "mixed_sum",
+               .inputs = inputs,
+               .outputs = {y},
+               .saved = inputs,
+               .forward =
+                   [bind](Run& run) {
+                     thread_local std::vector<MixTerm<float>> bound;
+                     bind(run, bound);
+                     mixed_sum_forward(run.stream, run.out(0), bound, run.in(0).data);
+                   },
+               .backward =
+                   [bind, at](Run& run) {
+                     thread_local std::vector<MixTerm<float>> bound;
+                     thread_local std::vector<MixGradient<float>> gradients;
+                     bind(run, bound);
+                     gradients.clear();
+                     for (const Position& p : at) gradients.push_back({run.grad_in(p.x), run.beta(p.x)});
+                     mixed_sum_backward(run.stream, gradients, run.grad_in(0).data, run.beta(0), bound,
+                                        run.grad_out(0), run.in(0).data, run.in(0).c, run.scratch());
+                   },
+               .scratch_bytes = mixed_sum_scratch_floats(s, int(terms.size())) * sizeof(float)});
+  return y;
+}
+
+Var channel_shuffle(Tape& tape, Var x, int groups, Var out) {
+  const Var y = output_or_new(tape, "channel_shuffle", out, tape.shape(x));
+  tape.record(
+      {.name = "channel_shuffle",
+       .inputs = {x},
+       .outputs = {y},
+       .saved = {},
+       .forward = [groups](Run& run) { channel_shuffle_forward(run.stream, run.out(0), run.in(0), groups); },
+       .backward =
+           [groups](Run& run) {
+             channel_shuffle_backward(run.stream, run.grad_in(0), run.grad_out(0), groups, run.beta(0));
+           }});
+  return y;
+}
+
+}  // namespace lanas

@@ -1,0 +1,200 @@
+// inference.cpp -- the deployed form of a derived network; see network.h.
+#include <cmath>
+
+#include "nas/layout.h"
+#include "nas/network.h"
+
+namespace lanas {
+
+class InferenceBuilder {
+ public:
+  InferenceBuilder(InferenceNetwork& network, const NetworkConfig& config)
+      : net_(network), tape_(network.tape), config_(config) {}
+
+  std::pair<Var, Var> stem(Var images) {
+    if (!config_.imagenet()) {
+      const Var y = dense("stem", images, 3 * config_.channels, 1);
+      return {y, y};
+    }
+    const Var half = relu(tape_, dense("stem0.0", images, config_.channels / 2, 2));
+    const Var stem0 = dense("stem0.1", half, config_.channels, 2);
+    return {stem0, dense("stem1", relu(tape_, stem0), config_.channels, 2)};
+  }
+
+  Var cell(const std::string& name, const CellGenotype& genotype, const CellPlace& place, Var input0,
+           Var input1) {
+    const int c = place.channels, step = place.reduction ? 2 : 1;
+    std::vector<Var> states = {preprocess(name + ".preprocess0", input0, c, place.after_reduction),
+                               preprocess(name + ".preprocess1", input1, c, false)};
+    const Shape s = tape_.shape(states[0]);
+    const Var output = tape_.activation({s.n, s.h / step, s.w / step, kNodes * c});
+    for (int node = 0; node < kNodes; ++node) {
+      const Var out = tape_.slice(output, node * c, (node + 1) * c);
+      add_node(join(name, ".edges."), genotype, node, place.reduction, states, out);
+      states.push_back(out);
+    }
+    return output;
+  }
+
+  Var classify(Var x, int classes) {
+    const Var pooled = global_average_pool(tape_, x);
+    const int c = tape_.shape(pooled).c;
+    return linear(tape_, pooled, copied("classifier.weight", {classes, 1, 1, c}),
+                  copied("classifier.bias", {1, 1, 1, classes}));
+  }
+
+ private:
+  // Paths without weights are written first, as one sum; convolutions then add to it.
+  void add_node(const std::string& prefix, const CellGenotype& genotype, int node, bool reduction,
+                const std::vector<Var>& states, Var out) {
+    std::vector<Var> plain;
+    std::vector<int> convolutions;
+    for (int j = 2 * node; j < 2 * node + 2; ++j) {
+      const CellEdge& edge = genotype[j];
+      const Var x = states[edge.input];
+      const int stride = reduction && edge.input < 2 ? 2 : 1;
+      if (edge.op == OpKind::max_pool_3x3)
+        plain.push_back(max_pool(tape_, x, 3, stride, 1));
+      else if (edge.op == OpKind::avg_pool_3x3)
+        plain.push_back(avg_pool(tape_, x, 3, stride, 1));
+      else if (edge.op == OpKind::skip_connect && stride == 1)
+        plain.push_back(x);
+      else
+        convolutions.push_back(j);
+    }
+    if (!plain.empty()) sum(tape_, plain, out);
+    bool accumulate = !plain.empty();
+    for (int j : convolutions) {
+      const CellEdge& edge = genotype[j];
+      convolve(join(prefix, j), edge.op, states[edge.input], reduction && edge.input < 2 ? 2 : 1, out,
+               accumulate);
+      accumulate = true;
+    }
+  }
+
+  void convolve(const std::string& name, OpKind op, Var x, int stride, Var out, bool accumulate) {
+    const int c = tape_.shape(x).c;
+    if (op == OpKind::skip_connect) return reduce(name, x, out, accumulate);
+    const int kernel = op == OpKind::sep_conv_5x5 || op == OpKind::dil_conv_5x5 ? 5 : 3;
+    if (op == OpKind::dil_conv_3x3 || op == OpKind::dil_conv_5x5) {
+      unit(name, "", ".bn", x, {c, kernel, stride, 2}, out, accumulate);
+    } else {
+      const Var half = unit(name, "1", ".bn1", x, {c, kernel, stride}, {}, false);
+      unit(name, "2", ".bn2", half, {c, kernel, 1}, out, accumulate);
+    }
+  }
+
+  Var preprocess(const std::string& name, Var x, int c, bool is_reduce) {
+    if (!is_reduce) return pointwise(name + ".conv", name + ".bn", x, {c}, {}, false);
+    const Shape s = tape_.shape(x);
+    const Var out = tape_.activation({s.n, s.h / 2, s.w / 2, c});
+    reduce(name, x, out, false);
+    return out;
+  }
+
+  void reduce(const std::string& name, Var x, Var out, bool accumulate) {
+    const int c = tape_.shape(out).c;
+    for (int half = 0; half < 2; ++half) {
+      Separable geometry;
+      geometry.stride = 2;
+      geometry.offset = half;
+      folded_unit(name + (half ? ".conv2" : ".conv1"), name + ".bn", x, geometry, c / 2,
+                  tape_.slice(out, half * c / 2, (half + 1) * c / 2), accumulate, half * c / 2);
+    }
+  }
+
+  Var pointwise(const std::string& weight, const std::string& bn, Var x, UnitGeometry g, Var out,
+                bool accumulate) {
+    return folded_unit(weight, bn, x, {}, g.cout, out, accumulate, 0);
+  }
+
+  Var unit(const std::string& name, const char* number, const char* bn, Var x, UnitGeometry g, Var out,
+           bool accumulate) {
+    Separable geometry;
+    geometry.depthwise = copied(name + ".depthwise" + number, {1, g.kernel, g.kernel, tape_.shape(x).c});
+    geometry.stride = g.stride;
+    geometry.dilation = g.dilation;
+    return folded_unit(name + ".pointwise" + number, name + bn, x, geometry, g.cout, out, accumulate, 0);
+  }
+
+  Var folded_unit(const std::string& weight, const std::string& bn, Var x, Separable geometry, int cout,
+                  Var out, bool accumulate, int c0) {
+    const auto [w, bias] = folded(weight, bn, {cout, 1, 1, tape_.shape(x).c}, c0);
+    geometry.pointwise = w;
+    return separable_conv_inference(tape_, x, geometry, bias, out, accumulate);
+  }
+
+  // 3x3 convolution with padding 1 and folded batch norm.
+  Var dense(const std::string& name, Var x, int cout, int stride) {
+    const auto [w, bias] = folded(name + ".conv", name + ".bn", {cout, 3, 3, tape_.shape(x).c}, 0);
+    return add_bias(tape_, conv2d(tape_, x, w, {stride, 1, 1}), bias);
+  }
+
+  std::pair<Var, Var> folded(const std::string& weight, const std::string& bn, Shape shape, int c0) {
+    const float bound = 1.f / std::sqrt(float(shape.h * shape.w * shape.c));
+    const int w = net_.folded_.add(weight, shape, Init::uniform(bound));
+    const int bias = net_.folded_.add(weight + ".bias", {1, 1, 1, shape.n}, Init::uniform(bound));
+    net_.foldings_.push_back({w, bias, weight, bn, c0});
+    return {tape_.parameter(net_.folded_, w), tape_.parameter(net_.folded_, bias)};
+  }
+
+  Var copied(const std::string& name, Shape shape) {
+    const int index = net_.folded_.add(name, shape, Init::uniform(0.3f));
+    net_.copies_.push_back({index, name});
+    return tape_.parameter(net_.folded_, index);
+  }
+
+  InferenceNetwork& net_;
+  Tape& tape_;
+  const NetworkConfig& config_;
+};
+
+InferenceNetwork::InferenceNetwork(const NetworkConfig& config, const Genotype& genotype,
+                                   ParameterStore& folded)
+    : tape(folded.device()), folded_(folded) {
+  CHECK(config.image >= 8 && config.image % 4 == 0, "network: image side ", config.image,
+        " is not divisible by 4");
+  check_genotype(genotype, "network");
+  InferenceBuilder builder(*this, config);
+  images = tape.input({config.batch, config.image, config.image, 3});
+  auto [previous, current] = builder.stem(images);
+  const std::vector<CellPlace> places = cell_places(config.channels, config.layers, config.imagenet());
+  for (int i = 0; i < config.layers; ++i) {
+    const CellGenotype& cell = places[i].reduction ? genotype.reduce : genotype.normal;
+    const Var output = builder.cell(join("cells.", i), cell, places[i], previous, current);
+    previous = current;
+    current = output;
+  }
+  logits = builder.classify(current, config.classes);
+}
+
+void InferenceNetwork::fold(const ParameterStore& weights, const ParameterStore& buffers) {
+  auto tensor = [](const ParameterStore& store, const std::string& name) {
+    const int index = store.find(name);
+    CHECK(index >= 0, "InferenceNetwork::fold: the trained network has no ", name);
+    return store.value(index);
+  };
+  constexpr double kEps = 1e-5;
+  for (const Folding& f : foldings_) {
+    const Tensor from = tensor(weights, f.source), to = folded_.value(f.weight), bias = folded_.value(f.bias);
+    const Tensor gamma = tensor(weights, f.batch_norm + ".gamma"),
+                 beta = tensor(weights, f.batch_norm + ".beta");
+    const Tensor mean = tensor(buffers, f.batch_norm + ".running_mean"),
+                 var = tensor(buffers, f.batch_norm + ".running_var");
+    CHECK(from.shape() == to.shape(), "InferenceNetwork::fold: ", f.source, " is ", from.shape(),
+          ", expected ", to.shape());
+    const int64_t row = to.size() / to.n;
+    for (int o = 0; o < to.n; ++o) {
+      const int c = f.c0 + o;
+      const double scale = gamma.data[c] / std::sqrt(double(var.data[c]) + kEps);
+      for (int64_t i = 0; i < row; ++i) to.data[o * row + i] = float(from.data[o * row + i] * scale);
+      bias.data[o] = float(beta.data[c] - mean.data[c] * scale);
+    }
+  }
+  for (const auto& [index, name] : copies_) {
+    const Tensor from = tensor(weights, name), to = folded_.value(index);
+    std::copy_n(from.data, to.size(), to.data);
+  }
+}
+
+}  // namespace lanas

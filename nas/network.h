@@ -1,0 +1,67 @@
+// network.h -- the derived network: the cells of a genotype, stacked, with affine batch norms. Two forms: the
+// one that is trained and evaluated (Network), and the one whose latency is measured and that is deployed
+// (InferenceNetwork): batch norms folded into weights and biases, node sums accumulated by the convolutions.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "autograd/module.h"
+#include "nas/genotype.h"
+
+namespace lanas {
+
+struct NetworkConfig {
+  int channels = 36, layers = 20, classes = 10, image = 32, batch = 96;
+  bool auxiliary = false;  // the head on cell 2*layers/3, for training only
+  float auxiliary_weight = 0.4f;
+  float label_smoothing = 0;
+  bool imagenet() const {
+    return image == 224;
+  }  // three stride-2 stem convolutions, first cell after a reduction
+};
+
+class Network {
+ public:
+  Network(const NetworkConfig& config, const Genotype& genotype, ParameterStore& weights,
+          ParameterStore& buffers);
+
+  Tape tape;
+  Var images;                    // input [batch, image, image, 3], normalised
+  Var labels;                    // input [batch,1,1,1], int32
+  Var logits, auxiliary_logits;  // [batch,1,1,classes]
+  Var loss;                      // cross entropy, plus auxiliary_weight times that of the auxiliary head
+  std::vector<Var> drop_masks;   // inputs [batch,1,1,1], 0 or 1 / keep: one for each path that can be dropped
+};
+
+class InferenceNetwork {
+ public:
+  // Adds its weights (folded weights and biases) to `folded`, which starts with random values of the right
+  // shapes: enough to measure latency.
+  InferenceNetwork(const NetworkConfig& config, const Genotype& genotype, ParameterStore& folded);
+
+  // Fills `folded` from a trained Network's stores.
+  void fold(const ParameterStore& weights, const ParameterStore& buffers);
+
+  Tape tape;
+  Var images, logits;
+
+ private:
+  friend class InferenceBuilder;
+  struct Folding {  // folded[weight] = weights[source] * gamma / std from rows c0.. of the batch norm; bias
+                    // likewise
+    int weight, bias;
+    std::string source, batch_norm;
+    int c0;
+  };
+  ParameterStore& folded_;
+  std::vector<Folding> foldings_;
+  std::vector<std::pair<int, std::string>> copies_;  // folded[first] = weights[second]
+};
+
+struct NetworkCounts {
+  int64_t parameters, parameters_auxiliary, macs;  // macs: convolutions and final linear layer, one image
+};
+NetworkCounts count_network(NetworkConfig config, const Genotype& genotype);
+
+}  // namespace lanas
