@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <utility>
 
@@ -23,6 +24,9 @@ Stream::Stream(Device device, int threads)
 }
 
 void Stream::activate() const { omp_set_num_threads(threads_); }
+
+void upload(Stream&, void* device, const void* host, size_t bytes) { std::memcpy(device, host, bytes); }
+void download(Stream&, void* host, const void* device, size_t bytes) { std::memcpy(host, device, bytes); }
 
 Memory::Memory(Device device, size_t bytes) : device_(device), bytes_(align_up(bytes)) {
   if (bytes_ == 0) return;

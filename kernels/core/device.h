@@ -49,6 +49,10 @@ class Memory {
   size_t bytes_ = 0;
 };
 
+// Copies between host memory and this stream's device, in the stream's order; download waits for the result.
+void upload(Stream& stream, void* device, const void* host, size_t bytes);
+void download(Stream& stream, void* host, const void* device, size_t bytes);
+
 constexpr size_t kAlignment = 256;  // bytes
 constexpr size_t align_up(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 

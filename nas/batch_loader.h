@@ -1,0 +1,37 @@
+// batch_loader.h -- images resident on the device, and batches of them: augmented for training, plain for
+// evaluation.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/core/device.h"
+#include "kernels/core/tensor.h"
+#include "kernels/ops/augment.h"
+#include "nas/image_data.h"
+
+namespace lanas {
+
+class BatchLoader {
+ public:
+  // The training or the test images of `data`, copied to the stream's device.
+  BatchLoader(Stream& stream, const ImageData& data, bool test);
+
+  int count() const { return int(labels_.size()); }
+  // Fills images [batch, side, side, 3] and labels (int32, batch of them) with the images of these indices;
+  // `draw` numbers the batch for the random crops and flips. Fewer indices than the batch: the last one is
+  // repeated.
+  void load(Stream& stream, Tensor images, Tensor labels, std::span<const int> indices,
+            const AugmentConfig& augment, uint64_t draw);
+  // Normalisation only.
+  AugmentConfig plain() const { return plain_; }
+
+ private:
+  std::vector<int> labels_, indices_now_, labels_now_;
+  AugmentConfig plain_;
+  int side_;
+  Memory images_, indices_, draw_;
+};
+
+}  // namespace lanas

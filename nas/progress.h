@@ -1,0 +1,29 @@
+// progress.h -- one line of progress with the time left: rewritten in place on a terminal, else a plain line
+// every few seconds. Goes to standard error, so that --json - stays clean.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace lanas {
+
+class Progress {
+ public:
+  Progress(std::string label, int64_t total, bool quiet, int64_t already_done = 0);
+  ~Progress();
+  void update(int64_t done, const std::string& note = "");
+  void finish(const std::string& note = "");
+
+ private:
+  void show(int64_t done, const std::string& note);
+
+  std::string label_;
+  int64_t total_, first_;
+  bool quiet_, terminal_, finished_ = false;
+  double start_ms_, shown_ms_ = -1e9;
+};
+
+// "3:07" or "1:02:09".
+std::string format_seconds(double seconds);
+
+}  // namespace lanas
