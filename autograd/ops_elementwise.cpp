@@ -5,6 +5,7 @@
 #include "kernels/ops/drop_path.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/linear.h"
+#include "kernels/ops/mean_rows.h"
 #include "kernels/ops/scale_segments.h"
 #include "kernels/ops/softmax.h"
 
@@ -197,6 +198,17 @@ Var cross_entropy(Tape& tape, Var logits, Var labels, float smoothing) {
                                             smoothing, run.grad_out(0).data, run.beta(0));
                    }});
   return loss;
+}
+
+Var mean_rows(Tape& tape, Var x) {
+  const Var y = tape.activation({1, 1, 1, tape.shape(x).c});
+  tape.record({.name = "mean_rows",
+               .inputs = {x},
+               .outputs = {y},
+               .saved = {},
+               .forward = [](Run& run) { mean_rows_forward(run.stream, run.out(0), run.in(0)); },
+               .backward = [](Run& run) { mean_rows_backward(run.stream, run.grad_in(0), run.grad_out(0), run.beta(0)); }});
+  return y;
 }
 
 Var architecture_code(Tape& tape, Var alpha, Var edge_logits, Var noise, Var temperature, int samples,

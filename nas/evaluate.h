@@ -1,0 +1,26 @@
+// evaluate.h -- accuracy and loss of a network over a set of images, by a forward-only plan.
+#pragma once
+
+#include <span>
+
+#include "autograd/plan.h"
+#include "nas/batch_loader.h"
+
+namespace lanas {
+
+struct Accuracy {
+  double accuracy = 0;  // fraction of images classified right
+  double loss = 0;      // mean cross entropy over whole batches; the last, incomplete batch is left out of it
+  int64_t images = 0;
+};
+
+// What a network lends to evaluation. `plan` gives logits and loss and does not train.
+struct Evaluated {
+  Plan& plan;
+  const Tape& tape;
+  Var images, labels, logits, loss;
+};
+
+Accuracy evaluate(Stream& stream, Evaluated network, BatchLoader& loader, std::span<const int> indices);
+
+}  // namespace lanas

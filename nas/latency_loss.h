@@ -1,0 +1,58 @@
+// latency_loss.h -- the term lambda * LAT(alpha) / reference of the search loss, on the supernet's tape:
+// architecture parameters -> encoding -> trained predictor -> milliseconds, so one backward pass carries the
+// latency gradient into alpha. How a soft alpha meets a predictor trained on binary codes is our own choice
+// (docs/method.md).
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "autograd/ops.h"
+#include "autograd/plan.h"
+#include "nas/genotype.h"
+#include "predictor/regressor.h"
+
+namespace lanas {
+
+enum class LatencyMode {
+  soft,    // relaxed rows
+  hard,    // the derived genotype's code, straight-through gradient
+  sample,  // the mean over straight-through Gumbel samples
+};
+LatencyMode parse_latency_mode(const std::string& name);
+const char* latency_mode_name(LatencyMode mode);
+
+struct LatencyLossConfig {
+  LatencyMode mode = LatencyMode::sample;
+  int samples = 4;        // of mode sample
+  float temperature = 1;  // of the relaxation
+  double lambda = 0;
+  double reference_ms = 1;  // the loss is lambda * latency / reference
+};
+
+class LatencyLoss {
+ public:
+  // Records the term on `tape`. alpha, beta: [normal, reduce]; beta may be absent. The regressor must outlive
+  // the tape.
+  LatencyLoss(Tape& tape, const Var alpha[2], const Var beta[2], const Regressor& regressor,
+              const LatencyLossConfig& config);
+
+  Var term;        // [1,1,1,1], lambda * latency / reference
+  Var latency_ms;  // [1,1,1,1]
+
+  // Draws the Gumbel noise of one step; does nothing in the other modes.
+  void draw(Stream& stream, uint64_t seed, uint64_t step);
+
+ private:
+  const Tape& tape_;
+  Var noise_[2];
+  Memory step_;
+};
+
+// The prediction for the relaxed code of the current architecture parameters, in ms.
+double soft_latency_ms(Stream& stream, const ParameterStore& architecture, const Regressor& regressor,
+                       float temperature);
+// The prediction for a genotype, in ms.
+double predict_ms(const Regressor& regressor, const Genotype& genotype);
+
+}  // namespace lanas

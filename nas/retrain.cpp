@@ -1,0 +1,244 @@
+#include "nas/retrain.h"
+
+#include <optional>
+
+#include "autograd/optimizer.h"
+#include "kernels/ops/drop_path.h"
+#include "nas/batch_loader.h"
+#include "nas/evaluate.h"
+#include "nas/settings.h"
+#include "nas/trainer_state.h"
+
+namespace lanas {
+namespace {
+
+using Json = nlohmann::json;
+
+uint64_t seed_of(uint64_t seed, uint64_t purpose) { return seed * 16 + 8 + purpose; }
+enum : uint64_t { kWeights = 0, kSplit = 1, kBatches = 2, kAugment = 3, kDropPath = 4 };
+
+Json network_settings(const NetworkConfig& config, const Genotype& genotype, const std::string& data_name) {
+  return {{"network", to_json(config)}, {"genotype", write_genotype(genotype)}, {"data", data_name}};
+}
+
+class Retrain {
+ public:
+  Retrain(Stream& stream, const RetrainConfig& config, const Genotype& genotype, const ImageData& data,
+          const std::string& checkpoint, const std::string& best)
+      : stream_(stream),
+        config_(config),
+        genotype_(genotype),
+        data_name_(data.name),
+        best_path_(best),
+        net_(config.network, genotype, weights_, buffers_),
+        loader_(stream, data, false),
+        reader_(stream, "retrain"),
+        saver_(checkpoint, config.checkpoint_seconds) {
+    weights_.allocate(seed_of(config.seed, kWeights));
+    buffers_.allocate(0);
+    auto workspace = std::make_shared<Workspace>(stream.device());
+    train_plan_.emplace(net_.tape, PlanOptions{{net_.loss, net_.logits}, net_.loss, {&weights_}, {}, true},
+                        workspace);
+    valid_plan_.emplace(net_.tape, PlanOptions{{net_.loss, net_.logits}, {}, {}, {}, false}, workspace);
+    train_plan_->update_statistics = true;
+    sgd_.emplace(weights_, config.momentum, config.weight_decay, config.clip);
+    CHECK(config.validation_fraction > 0 && config.validation_fraction < 1, "retrain: validation fraction ",
+          config.validation_fraction, " is not between 0 and 1");
+    const auto parts = split(seed_of(config.seed, kSplit), data.train_count(), config.images,
+                             {1 - config.validation_fraction, config.validation_fraction});
+    batches_.emplace(parts[0], config.network.batch, seed_of(config.seed, kBatches));
+    validation_ = parts[1];
+    CHECK(steps_per_epoch() > 0, "retrain: ", parts[0].size(), " images are less than one batch of ",
+          config.network.batch);
+    drop_state_ = Memory(stream.device(), sizeof(DropState));
+  }
+
+  RetrainResult run(const RetrainHooks& hooks) {
+    if (saver_.exists()) load();
+    const int64_t steps = int64_t{config_.epochs} * steps_per_epoch();
+    while (state_.epoch < config_.epochs) {
+      const double start_ms = now_ms(), before = state_.epoch_seconds;
+      sgd_->set_lr(cosine_lr(config_.lr, config_.lr_min, state_.epoch, config_.epochs));
+      while (state_.step < steps_per_epoch()) {
+        const double loss = step();
+        ++state_.step;
+        state_.epoch_seconds = before + (now_ms() - start_ms) / 1000;
+        if (hooks.on_step) hooks.on_step(global_step(), steps, loss);
+        if (state_.step < steps_per_epoch()) saver_.after_step(false, [&] { return save(); });
+      }
+      finish_epoch(before + (now_ms() - start_ms) / 1000);
+      if (hooks.on_epoch) hooks.on_epoch(result_.history.back());
+      state_.begin_epoch();
+      saver_.after_step(true, [&] { return save(); });
+    }
+    return result_;
+  }
+
+ private:
+  struct DropState {  // read by the mask kernel from device memory
+    float probability;
+    float unused;
+    uint64_t step;
+  };
+
+  int steps_per_epoch() const { return batches_->per_epoch(); }
+  int64_t global_step() const { return int64_t{state_.epoch} * steps_per_epoch() + state_.step; }
+
+  void draw_drop_masks() {
+    const DropState now{config_.drop_path * float(state_.epoch) / float(config_.epochs), 0,
+                        uint64_t(global_step())};
+    auto* state = static_cast<DropState*>(drop_state_.data());
+    upload(stream_, state, &now, sizeof now);
+    for (size_t path = 0; path < net_.drop_masks.size(); ++path)
+      drop_path_mask(stream_, net_.tape.data(net_.drop_masks[path]).data, config_.network.batch,
+                     &state->probability, seed_of(config_.seed, kDropPath), uint32_t(path), &state->step);
+  }
+
+  double step() {
+    AugmentConfig augment = loader_.plain();
+    augment.padding = config_.crop_padding;
+    augment.flip = config_.flip;
+    augment.cutout = config_.cutout;
+    augment.seed = seed_of(config_.seed, kAugment);
+    loader_.load(stream_, net_.tape.data(net_.images), net_.tape.data(net_.labels),
+                 batches_->epoch_batch(state_.epoch, state_.step), augment, uint64_t(global_step()));
+    draw_drop_masks();
+    train_plan_->forward(stream_);
+    train_plan_->backward(stream_);
+    sgd_->step(stream_);
+    const int read_every = stream_.device() == Device::cpu ? 1 : 10;
+    if (state_.step % read_every == 0)
+      last_loss_ = reader_.read(stream_, state_, train_plan_->value(net_.loss),
+                                train_plan_->value(net_.logits), net_.tape.data(net_.labels));
+    return last_loss_;
+  }
+
+  // Validates, and keeps the network if it is the best so far (the earlier epoch wins a tie).
+  void finish_epoch(double seconds) {
+    const Accuracy valid =
+        evaluate(stream_, {*valid_plan_, net_.tape, net_.images, net_.labels, net_.logits, net_.loss},
+                 loader_, validation_);
+    result_.history.push_back(
+        {state_.epoch, state_.loss(), state_.accuracy(), valid.loss, valid.accuracy, seconds});
+    if (result_.history.size() > 1 && valid.accuracy <= result_.best_valid_accuracy) return;
+    result_.best_epoch = state_.epoch;
+    result_.best_valid_accuracy = valid.accuracy;
+    if (best_path_.empty()) return;
+    TensorFile file;
+    file.put("weights.", weights_);
+    file.put("buffers.", buffers_);
+    file.metadata["kind"] = "network";
+    file.metadata["settings"] = network_settings(config_.network, genotype_, data_name_).dump();
+    file.metadata["validation"] = Json{{"epoch", state_.epoch}, {"accuracy", valid.accuracy}}.dump();
+    write_tensors(best_path_, file);
+  }
+
+  Json settings() const {
+    Json settings = to_json(config_);
+    settings["genotype"] = write_genotype(genotype_);
+    settings["data"] = data_name_;
+    return settings;
+  }
+
+  TensorFile save() const {
+    TensorFile file;
+    file.put("weights.", weights_);
+    file.put("buffers.", buffers_);
+    sgd_->save(file, "sgd.");
+    Json history = Json::array();
+    for (const RetrainEpoch& epoch : result_.history) history.push_back(to_json(epoch));
+    describe_checkpoint(file, "retrain", settings(), state_, history);
+    file.metadata["best"] =
+        Json{{"epoch", result_.best_epoch}, {"accuracy", result_.best_valid_accuracy}}.dump();
+    return file;
+  }
+
+  void load() {
+    const std::string& path = saver_.path();
+    const TensorFile file = read_checkpoint(path, "retrain", settings());
+    file.get("weights.", weights_, path);
+    file.get("buffers.", buffers_, path);
+    sgd_->load(file, "sgd.", path);
+    try {
+      state_ = TrainerState::from_json(Json::parse(file.metadata.at("state")));
+      for (const Json& epoch : Json::parse(file.metadata.at("history")))
+        result_.history.push_back(retrain_epoch_from_json(epoch));
+      const Json best = Json::parse(file.metadata.at("best"));
+      result_.best_epoch = best.at("epoch");
+      result_.best_valid_accuracy = best.at("accuracy");
+    } catch (const std::exception& e) {
+      throw Error(join(path, ": its metadata is damaged: ", e.what()));
+    }
+  }
+
+  Stream& stream_;
+  RetrainConfig config_;
+  Genotype genotype_;
+  std::string data_name_, best_path_;
+  ParameterStore weights_, buffers_;
+  Network net_;
+  std::optional<Plan> train_plan_, valid_plan_;
+  std::optional<Sgd> sgd_;
+  BatchLoader loader_;
+  std::optional<MiniBatches> batches_;
+  std::vector<int> validation_;
+  StepReader reader_;
+  Checkpointer saver_;
+  TrainerState state_;
+  RetrainResult result_;
+  Memory drop_state_;
+  double last_loss_ = 0;
+};
+
+}  // namespace
+
+RetrainResult retrain(Stream& stream, const RetrainConfig& config, const Genotype& genotype,
+                      const ImageData& data, const std::string& checkpoint, const std::string& best,
+                      const RetrainHooks& hooks) {
+  return Retrain(stream, config, genotype, data, checkpoint, best).run(hooks);
+}
+
+TrainedNetwork load_trained(const std::string& path) {
+  const TensorFile file = read_tensors(path);
+  auto kind = file.metadata.find("kind");
+  CHECK(kind != file.metadata.end() && kind->second == "network", path,
+        ": expected a trained network, found ",
+        kind == file.metadata.end() ? "no kind" : "kind '" + kind->second + "'", " in its metadata");
+  TrainedNetwork trained;
+  try {
+    const Json settings = Json::parse(file.metadata.at("settings"));
+    const Json& n = settings.at("network");
+    trained.config = {n.at("channels"), n.at("layers"),    n.at("classes"),          n.at("image"),
+                      n.at("batch"),    n.at("auxiliary"), n.at("auxiliary_weight"), n.at("label_smoothing")};
+    trained.genotype = read_genotype(settings.at("genotype").get<std::string>(), path);
+    trained.data_name = settings.at("data");
+  } catch (const Json::exception& e) {
+    throw Error(join(path, ": its settings are damaged: ", e.what()));
+  } catch (const std::out_of_range&) {
+    throw Error(path + ": has no settings in its metadata");
+  }
+  const Network network(trained.config, trained.genotype, trained.weights, trained.buffers);
+  trained.weights.allocate(0);
+  trained.buffers.allocate(0);
+  file.get("weights.", trained.weights, path);
+  file.get("buffers.", trained.buffers, path);
+  return trained;
+}
+
+double test_accuracy(Stream& stream, TrainedNetwork& trained, const ImageData& data) {
+  CHECK(data.name == trained.data_name && data.classes == trained.config.classes && data.side == trained.config.image,
+        "test_accuracy: the network was trained on ", trained.data_name, ", the images are ", data.name);
+  NetworkConfig config = trained.config;
+  config.auxiliary = false;
+  const Network network(config, trained.genotype, trained.weights, trained.buffers);
+  Plan plan(network.tape, {.outputs = {network.loss, network.logits}},
+            std::make_shared<Workspace>(stream.device()));
+  BatchLoader loader(stream, data, true);
+  std::vector<int> all(size_t(data.test_count()));
+  for (size_t i = 0; i < all.size(); ++i) all[i] = int(i);
+  return evaluate(stream, {plan, network.tape, network.images, network.labels, network.logits, network.loss},
+                  loader, all)
+      .accuracy;
+}
+
+}  // namespace lanas

@@ -1,0 +1,144 @@
+#include "nas/settings.h"
+
+#include "nas/trainer_state.h"
+
+namespace lanas {
+
+using Json = nlohmann::json;
+
+Json to_json(const SupernetConfig& c) {
+  return {
+      {"channels", c.channels}, {"layers", c.layers},   {"classes", c.classes},          {"image", c.image},
+      {"batch", c.batch},       {"partial", c.partial}, {"edge_weights", c.edge_weights}};
+}
+
+Json to_json(const NetworkConfig& c) {
+  return {{"channels", c.channels},
+          {"layers", c.layers},
+          {"classes", c.classes},
+          {"image", c.image},
+          {"batch", c.batch},
+          {"auxiliary", c.auxiliary},
+          {"auxiliary_weight", c.auxiliary_weight},
+          {"label_smoothing", c.label_smoothing}};
+}
+
+Json to_json(const LatencyLossConfig& c) {
+  return {{"mode", latency_mode_name(c.mode)},
+          {"samples", c.samples},
+          {"temperature", c.temperature},
+          {"lambda", c.lambda},
+          {"reference_ms", c.reference_ms}};
+}
+
+Json to_json(const SearchConfig& c) {
+  return {{"supernet", to_json(c.supernet)},
+          {"epochs", c.epochs},
+          {"frozen_epochs", c.frozen_epochs},
+          {"lr", c.lr},
+          {"lr_min", c.lr_min},
+          {"momentum", c.momentum},
+          {"weight_decay", c.weight_decay},
+          {"clip", c.clip},
+          {"alpha_lr", c.alpha_lr},
+          {"alpha_beta1", c.alpha_beta1},
+          {"alpha_beta2", c.alpha_beta2},
+          {"alpha_weight_decay", c.alpha_weight_decay},
+          {"crop_padding", c.crop_padding},
+          {"flip", c.flip},
+          {"images", c.images},
+          {"validation_images", c.validation_images},
+          {"latency", to_json(c.latency)},
+          {"max_skips", c.max_skips},
+          {"seed", c.seed}};
+}
+
+Json to_json(const RetrainConfig& c) {
+  return {{"network", to_json(c.network)},
+          {"epochs", c.epochs},
+          {"lr", c.lr},
+          {"lr_min", c.lr_min},
+          {"momentum", c.momentum},
+          {"weight_decay", c.weight_decay},
+          {"clip", c.clip},
+          {"drop_path", c.drop_path},
+          {"crop_padding", c.crop_padding},
+          {"cutout", c.cutout},
+          {"flip", c.flip},
+          {"images", c.images},
+          {"validation_fraction", c.validation_fraction},
+          {"seed", c.seed}};
+}
+
+Json to_json(const SearchEpoch& e) {
+  return {{"epoch", e.epoch},
+          {"train_loss", e.train_loss},
+          {"train_accuracy", e.train_accuracy},
+          {"valid_loss", e.valid_loss},
+          {"valid_accuracy", e.valid_accuracy},
+          {"soft_ms", e.soft_ms},
+          {"hard_ms", e.hard_ms},
+          {"alpha_entropy", e.alpha_entropy},
+          {"skips_normal", e.skips_normal},
+          {"skips_reduce", e.skips_reduce},
+          {"seconds", e.seconds},
+          {"genotype", write_genotype(e.genotype)}};
+}
+
+Json to_json(const RetrainEpoch& e) {
+  return {{"epoch", e.epoch},
+          {"train_loss", e.train_loss},
+          {"train_accuracy", e.train_accuracy},
+          {"valid_loss", e.valid_loss},
+          {"valid_accuracy", e.valid_accuracy},
+          {"seconds", e.seconds}};
+}
+
+SearchEpoch search_epoch_from_json(const Json& j) {
+  SearchEpoch e{j.at("epoch"),          j.at("train_loss"),   j.at("train_accuracy"), j.at("valid_loss"),
+                j.at("valid_accuracy"), j.at("soft_ms"),      j.at("hard_ms"),        j.at("alpha_entropy"),
+                j.at("skips_normal"),   j.at("skips_reduce"), j.at("seconds"),        {}};
+  e.genotype = read_genotype(j.at("genotype").get<std::string>());
+  return e;
+}
+
+RetrainEpoch retrain_epoch_from_json(const Json& j) {
+  return {j.at("epoch"),      j.at("train_loss"),     j.at("train_accuracy"),
+          j.at("valid_loss"), j.at("valid_accuracy"), j.at("seconds")};
+}
+
+void check_same_settings(const Json& found, const Json& expected, const std::string& path) {
+  const Json difference = Json::diff(expected, found);
+  if (difference.empty()) return;
+  const std::string where = difference[0].value("path", "");
+  const Json::json_pointer pointer(where);
+  auto text = [&](const Json& j) { return j.contains(pointer) ? j[pointer].dump() : std::string("nothing"); };
+  throw Error(join(path, ": belongs to other settings: ", where.empty() ? "/" : where, " is ", text(found),
+                   " there, expected ", text(expected)));
+}
+
+TensorFile read_checkpoint(const std::string& path, const std::string& kind, const Json& settings) {
+  TensorFile file = read_tensors(path);
+  auto text = [&](const char* key) {
+    auto found = file.metadata.find(key);
+    CHECK(found != file.metadata.end(), path, ": expected a ", kind, " checkpoint, found no '", key,
+          "' in its metadata");
+    return found->second;
+  };
+  CHECK(text("kind") == kind, path, ": expected a ", kind, " checkpoint, found kind '", text("kind"), "'");
+  text("state"), text("history");
+  const Json found = Json::parse(text("settings"), nullptr, false);
+  CHECK(found.is_object(), path, ": its settings are not a JSON object");
+  check_same_settings(found, settings, path);
+  return file;
+}
+
+void describe_checkpoint(TensorFile& file, const std::string& kind, const Json& settings,
+                         const TrainerState& state, const Json& history) {
+  file.metadata["kind"] = kind;
+  file.metadata["settings"] = settings.dump();
+  file.metadata["state"] = state.to_json().dump();
+  file.metadata["history"] = history.dump();
+}
+
+}  // namespace lanas
