@@ -11,7 +11,8 @@
 #endif
 
 #if LANAS_SIMT_ASSEMBLY
-// void lanas_simt_switch(void** save, void* load): System V ABI, callee-saved registers only.
+// void lanas_simt_switch(void** save, void* load): System V ABI, callee-saved registers only. It jumps back
+// instead of returning: the return-address predictor, which knows nothing of fibres, would always miss.
 asm(R"(
 .text
 .globl lanas_simt_switch
@@ -33,7 +34,8 @@ lanas_simt_switch:
   popq %r12
   popq %rbx
   popq %rbp
-  ret
+  popq %rcx
+  jmp *%rcx
 .size lanas_simt_switch, .-lanas_simt_switch
 )");
 extern "C" void lanas_simt_switch(void** save, void* load);

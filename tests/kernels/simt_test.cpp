@@ -225,12 +225,12 @@ TEST(SimtCost, NanosecondsPerThreadAndBarrier) {
   for (const Switch context : {simt::kDefaultSwitch, Switch::ucontext}) {
     const simt::ScopedSettings scope({Order::forward, 0, context});
     std::vector<double> sample;
-    for (int repeat = 0; repeat < 5; ++repeat) {
+    for (int repeat = 0; repeat < 10; ++repeat) {
       const std::clock_t start = std::clock();  // processor time: other programs do not count
       launch(many_barriers, 1, threads, 0, cuda(), barriers);
       sample.push_back(double(std::clock() - start) * (1e9 / CLOCKS_PER_SEC) / (threads * barriers));
     }
-    const double ns = quantile(sample, 0.5);
+    const double ns = quantile(sample, 0);  // the least disturbed run
     RecordProperty(context == Switch::assembly ? "assembly_ns" : "ucontext_ns", std::to_string(ns));
     EXPECT_LT(ns, 20000) << "an emulated barrier takes far longer than a context switch";
   }
