@@ -280,15 +280,15 @@ void separable_conv_inference(Stream& stream, const SeparableConv<float>& op, Te
 }
 
 size_t separable_conv_forward_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x) {
-  return cpu::separable_conv_scratch_bytes(op, x, stream.threads(), false);
+  return cpu::separable_conv_forward_scratch_bytes(op, x, stream.threads());
 }
 
 size_t separable_conv_backward_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x) {
-  return cpu::separable_conv_scratch_bytes(op, x, stream.threads(), true);
+  return cpu::separable_conv_backward_scratch_bytes(op, x, stream.threads());
 }
 
 size_t separable_conv_inference_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x) {
-  return cpu::separable_conv_scratch_bytes(op, x, stream.threads(), false);
+  return cpu::separable_conv_forward_scratch_bytes(op, x, stream.threads());
 }
 
 }  // namespace lanas

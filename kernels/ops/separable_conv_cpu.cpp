@@ -1,23 +1,242 @@
-// separable_conv_cpu.cpp -- the cpu path of separable_conv.
+// separable_conv_cpu.cpp -- forward and inference of separable_conv in vectors: one image (or strip of rows)
+// per thread at a time goes into a padded buffer, then four rows at a time through the depthwise part, held
+// in L1, and the pointwise part. Sums go to double per image and are added in the order of the images, so the
+// statistics do not depend on the thread count.
 #include "kernels/ops/separable_conv_cpu.h"
+
+#include <cmath>
+
+#include "kernels/ops/separable_conv_plan.h"
+#include "kernels/ops/separable_conv_product.h"
 
 namespace lanas::cpu {
 
-size_t separable_conv_scratch_bytes(const SeparableConv<float>&, Shape, int, bool) { return kAlignment; }
-
-void separable_conv_forward(const SeparableConv<float>& op, Tensor y, Tensor x, float* y_mean, float* y_inv_std,
-                            float eps, float*) {
-  host::separable_conv_forward(op, y, x, y_mean, y_inv_std, eps);
+void NormTable::fill(const Plan& plan, bool affine) {
+  const NormView<float>& norm = plan.op.norm;
+  if (!norm) {
+    *this = {};
+    return;
+  }
+  for (int i = 0, c = 0; i < plan.period * plan.lanes; ++i, c = c + 1 == plan.x.c ? 0 : c + 1) {
+    const bool with_gamma = affine && norm.gamma;
+    scale[i] = norm.inv_std[c] * (with_gamma ? norm.gamma[c] : 1.0f);
+    shift[i] = (with_gamma ? norm.beta[c] : 0.0f) - norm.mean[c] * scale[i];
+  }
 }
 
-void separable_conv_backward(const SeparableConv<float>& op, const SeparableConvGradient<float>& gradient,
-                             Tensor dy, Tensor x, float*) {
-  host::separable_conv_backward(op, gradient, dy, x);
+size_t depthwise_table_size(const Plan& plan) {
+  return size_t(plan.k) * plan.k * std::lcm(plan.x.c, kMaxLanes);
 }
 
-void separable_conv_inference(const SeparableConv<float>& op, Tensor y, Tensor x, const float* bias, float beta,
-                              float*) {
-  host::separable_conv_inference(op, y, x, bias, beta);
+void fill_depthwise_table(float* table, const Plan& plan, bool flipped) {
+  const int taps = plan.k * plan.k, c = plan.x.c;
+  for (int phase = 0; phase < plan.period; ++phase)
+    for (int tap = 0; tap < taps; ++tap) {
+      const float* weights = plan.op.depthwise.pixel(flipped ? taps - 1 - tap : tap);
+      for (int l = 0, channel = phase * plan.lanes % c; l < plan.lanes; ++l) {
+        *table++ = weights[channel];
+        channel = channel + 1 == c ? 0 : channel + 1;
+      }
+    }
+}
+
+size_t pointwise_table_size(const Plan& plan) {
+  return size_t(std::max(plan.x.c * round_up(plan.y.c, kMaxLanes), plan.y.c * round_up(plan.x.c, kMaxLanes)));
+}
+
+void fill_pointwise_table(float* table, const Plan& plan, bool backward) {
+  const int cin = plan.x.c, cout = plan.y.c;
+  const int depth = backward ? cout : cin, width = backward ? cin : cout;
+  const int padded = backward ? plan.cin_pad : plan.cout_pad;
+  const int step_i = backward ? cin : 1, step_j = backward ? 1 : cin;  // pointwise is [cout][cin]
+  for (int i = 0; i < depth; ++i)
+    for (int j = 0; j < padded; ++j) {
+      const int channel = plan.flat ? j % width : j;
+      table[i * padded + j] = channel < width ? plan.op.pointwise.data[i * step_i + channel * step_j] : 0.0f;
+    }
+}
+
+namespace {
+
+struct Forward {
+  Plan plan;
+  Tensor y, x;
+  float beta = 0;
+  bool statistics = false;
+  NormTable norm;
+  float *depthwise, *pointwise, *bias;
+  double* sums;  // [n][2][cout_pad]: of y and y^2
+  char* threads_base;
+  size_t thread_bytes;
+
+  Forward(const SeparableConv<float>& op, Shape x_shape, int threads, Carver& carver)
+      : plan(op, x_shape, lanes_of(cpu_isa())) {
+    const int cout = round_up(plan.y.c, kMaxLanes);
+    norm.carve(carver, plan);
+    depthwise = carver.take<float>(depthwise_table_size(plan));
+    pointwise = carver.take<float>(pointwise_table_size(plan));
+    bias = carver.take<float>(size_t(cout));
+    sums = carver.take<double>(size_t(plan.y.n) * 2 * cout);
+    Carver one(nullptr);
+    Thread(plan, one);
+    thread_bytes = one.used();
+    threads_base = carver.take<char>(thread_bytes * size_t(threads));
+  }
+
+  // Buffers of one thread.
+  struct Thread {
+    float *padded, *d, *out, *sums;
+    Thread(const Plan& plan, Carver& carver) {
+      const int cout = round_up(plan.y.c, kMaxLanes);
+      padded = carver.take<float>(size_t(plan.padded_rows()) * plan.pitch);
+      d = carver.take<float>(4 * size_t(plan.d_pitch));
+      out = carver.take<float>(4 * size_t(round_up(plan.y.w, kMaxLanes)) * cout);
+      sums = carver.take<float>(2 * size_t(cout));
+    }
+  };
+};
+
+// y rows o, o + step, ... from the depthwise rows in d.
+template <int W, bool STATS>
+LANAS_INLINE void pointwise_rows(const Forward& f, const Forward::Thread& t, const Rows& d, int n, int o) {
+  const Plan& plan = f.plan;
+  const int width = plan.y.w, cout = plan.y.c;
+  const bool direct = f.beta == 0 && (plan.flat ? f.y.packed() && width * cout % W == 0 : cout % W == 0);
+  Rows out{{}, d.count, direct ? f.y.stride : plan.flat ? cout : plan.cout_pad};
+  for (int r = 0; r < d.count; ++r)
+    out.row[r] =
+        direct ? f.y.at(n, o + r * plan.step, 0) : t.out + ptrdiff_t(r) * round_up(width * out.stride, W);
+  float *sum = t.sums, *square = t.sums + plan.cout_pad;
+  if constexpr (W > 4)
+    if (plan.flat && cout == 4)
+      flat_product<W, 4, STATS>(out, d, plan.d_vectors(), f.pointwise, f.bias, sum, square);
+  if constexpr (W > 8)
+    if (plan.flat && cout == 8)
+      flat_product<W, 8, STATS>(out, d, plan.d_vectors(), f.pointwise, f.bias, sum, square);
+  if (!plan.flat) product<W, STATS>(out, d, width, plan.x.c, f.pointwise, plan.cout_pad, f.bias, sum, square);
+  if (!direct)
+    for (int r = 0; r < d.count; ++r)
+      copy_pixels<W>(f.y.at(n, o + r * plan.step, 0), f.y.stride, out.row[r], out.stride, width, cout,
+                     f.beta);
+}
+
+// Output rows [begin, end) of image n.
+template <int W, bool STATS>
+LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int n, int begin, int end) {
+  const Plan& plan = f.plan;
+  const bool depthwise = plan.op.has_depthwise();
+  const int tail = plan.d_vectors() * W - plan.y.w * plan.x.c;
+  if (depthwise) pack_rows<W>(t.padded, plan, f.x, n, begin, end, f.norm);
+  const StencilShape shape = plan.stencil_shape();
+  for_tiles(begin, end, depthwise ? plan.step : 1, [&](int o, int rows) {
+    Rows d{{}, rows, plan.x.c};
+    for (int r = 0; r < 4; ++r) d.row[r] = t.d + r * plan.d_pitch;
+    if (depthwise) {
+      const float* in = t.padded + ptrdiff_t(o - begin) * plan.op.stride * plan.pitch;
+      with_constants(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) {
+        stencil<W, k, jump, count>(d.row, in, f.depthwise, shape);
+      });
+    } else {
+      for (int r = 0; r < rows; ++r) gather_row<W>(d.row[r], plan, f.x, n, o + r * plan.step, f.norm);
+    }
+    for (int r = 0; tail && r < rows; ++r) std::fill_n(d.row[r] + plan.y.w * plan.x.c, tail, 0.0f);
+    pointwise_rows<W, STATS>(f, t, d, n, o);
+  });
+}
+
+template <int W>
+LANAS_INLINE void forward_thread(const Forward& f, int thread, int threads) {
+  const Plan& plan = f.plan;
+  Carver carver(f.threads_base + f.thread_bytes * size_t(thread));
+  const Forward::Thread t(plan, carver);
+  std::fill_n(t.padded, size_t(plan.padded_rows()) * plan.pitch, 0.0f);
+  const int block = 4 * plan.step, blocks = (plan.y.h + block - 1) / block;
+  const int strips = f.statistics ? 1 : std::clamp(threads / plan.y.n, 1, blocks);
+  const int64_t items = int64_t{plan.y.n} * strips;
+  for (int64_t i = items * thread / threads; i < items * (thread + 1) / threads; ++i) {
+    const int n = int(i / strips), strip = int(i % strips);
+    const int begin = blocks * strip / strips * block;
+    const int end = std::min(plan.y.h, blocks * (strip + 1) / strips * block);
+    if (!f.statistics) {
+      forward_strip<W, false>(f, t, n, begin, end);
+      continue;
+    }
+    std::fill_n(t.sums, 2 * plan.cout_pad, 0.0f);
+    forward_strip<W, true>(f, t, n, begin, end);
+    for (int j = 0; j < 2 * plan.cout_pad; ++j)
+      f.sums[int64_t{n} * 2 * plan.cout_pad + j] = double(t.sums[j]);
+  }
+}
+
+LANAS_TARGET_AVX512 void forward_avx512(const Forward& f, int thread, int threads) {
+  forward_thread<16>(f, thread, threads);
+}
+LANAS_TARGET_AVX2 void forward_avx2(const Forward& f, int thread, int threads) {
+  forward_thread<8>(f, thread, threads);
+}
+__attribute__((flatten)) void forward_base(const Forward& f, int thread, int threads) {
+  forward_thread<4>(f, thread, threads);
+}
+
+void run(Forward& f, const float* bias) {
+  const Plan& plan = f.plan;
+  f.norm.fill(plan, true);
+  if (plan.op.has_depthwise()) fill_depthwise_table(f.depthwise, plan, false);
+  fill_pointwise_table(f.pointwise, plan, false);
+  for (int j = 0; j < plan.cout_pad; ++j) {
+    const int channel = plan.flat ? j % plan.y.c : j;
+    f.bias[j] = bias && channel < plan.y.c ? bias[channel] : 0.0f;
+  }
+  on_threads([&](int thread, int threads) {
+    if (plan.lanes == 16) return forward_avx512(f, thread, threads);
+    if (plan.lanes == 8) return forward_avx2(f, thread, threads);
+    forward_base(f, thread, threads);
+  });
+}
+
+// mean and 1/std of y from the sums of the images.
+void statistics(const Forward& f, float* y_mean, float* y_inv_std, float eps) {
+  const Plan& plan = f.plan;
+  const double count = double(plan.y.pixels());
+  for (int j = 0; j < plan.y.c; ++j) {
+    double sum = 0, square = 0;
+    for (int n = 0; n < plan.y.n; ++n) {
+      const double* image = f.sums + int64_t{n} * 2 * plan.cout_pad;
+      for (int l = j; l < plan.cout_pad; l += plan.y.c) {  // flat: the pixels of a vector
+        sum += image[l];
+        square += image[plan.cout_pad + l];
+        if (!plan.flat) break;
+      }
+    }
+    const double mean = sum / count, variance = std::max(0.0, square / count - mean * mean);
+    y_mean[j] = float(mean);
+    y_inv_std[j] = float(1 / std::sqrt(variance + double(eps)));
+  }
+}
+
+}  // namespace
+
+size_t separable_conv_forward_scratch_bytes(const SeparableConv<float>& op, Shape x, int threads) {
+  Carver carver(nullptr);
+  Forward(op, x, threads, carver);
+  return carver.used();
+}
+
+void separable_conv_forward(const SeparableConv<float>& op, Tensor y, Tensor x, float* y_mean,
+                            float* y_inv_std, float eps, float* scratch) {
+  Carver carver(scratch);
+  Forward f(op, x.shape(), omp_get_max_threads(), carver);
+  f.y = y, f.x = x, f.statistics = y_mean != nullptr;
+  run(f, nullptr);
+  if (y_mean) statistics(f, y_mean, y_inv_std, eps);
+}
+
+void separable_conv_inference(const SeparableConv<float>& op, Tensor y, Tensor x, const float* bias,
+                              float beta, float* scratch) {
+  Carver carver(scratch);
+  Forward f(op, x.shape(), omp_get_max_threads(), carver);
+  f.y = y, f.x = x, f.beta = beta;
+  run(f, bias);
 }
 
 }  // namespace lanas::cpu

@@ -6,7 +6,8 @@
 
 namespace lanas::cpu {
 
-size_t separable_conv_scratch_bytes(const SeparableConv<float>& op, Shape x, int threads, bool backward);
+size_t separable_conv_forward_scratch_bytes(const SeparableConv<float>& op, Shape x, int threads);
+size_t separable_conv_backward_scratch_bytes(const SeparableConv<float>& op, Shape x, int threads);
 void separable_conv_forward(const SeparableConv<float>& op, Tensor y, Tensor x, float* y_mean,
                             float* y_inv_std, float eps, float* scratch);
 void separable_conv_backward(const SeparableConv<float>& op, const SeparableConvGradient<float>& gradient,

@@ -1,0 +1,148 @@
+// separable_conv_plan.h -- what the cpu path of separable_conv works out before its loops: how rows lie in
+// buffers, and the weights and norms spread over the lanes of vectors.
+// The padded input holds relu(normalise(x)) with zeros around it. At stride 2 each of its rows is two planes,
+// even columns then odd ones, so that neighbouring outputs read neighbouring inputs.
+#pragma once
+
+#include <algorithm>
+#include <numeric>
+
+#include "kernels/core/parallel.h"
+#include "kernels/ops/separable_conv.h"
+#include "kernels/ops/separable_conv_stencil.h"
+#include "kernels/ops/separable_conv_vec.h"
+
+namespace lanas::cpu {
+
+constexpr int kMaxLanes = 16;
+constexpr int kMaxKernel = 15;
+constexpr int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+inline int lanes_of(CpuIsa isa) { return isa == CpuIsa::avx512 ? 16 : isa == CpuIsa::avx2 ? 8 : 4; }
+
+struct Plan {
+  SeparableConv<float> op;
+  Shape x, y;
+  int lanes;               // W: floats in a vector
+  int k, pad;              // kernel size (1 without depthwise part) and padding
+  int step, jump;          // rows of a tile are `step` apart; each reads `jump` kernel rows further
+  int period;              // vectors after which the channels of x repeat
+  int plane, pitch;        // padded input: floats from one plane, one row to the next
+  int column[kMaxKernel];  // floats from a padded row's start to the inputs of kernel column kx
+  int d_pitch;             // floats from one row of the depthwise result to the next
+  bool flat;               // cin == cout, less than a vector: pixels share vectors
+  int cin_pad, cout_pad;   // channels rounded up to whole vectors
+
+  Plan(const SeparableConv<float>& conv, Shape x_shape, int lane_count)
+      : op(conv),
+        x(x_shape),
+        y(conv.output_shape(x_shape)),
+        lanes(lane_count),
+        k(conv.kernel()),
+        pad(conv.padding()) {
+    CHECK(k <= kMaxKernel, "separable_conv: kernel size ", k, " is above ", kMaxKernel);
+    const int common = std::gcd(op.stride, op.dilation);
+    step = op.has_depthwise() ? op.dilation / common : 1, jump = op.stride / common;
+    period = x.c / std::gcd(x.c, lanes);
+    plane = round_up((x.w + 2 * pad + op.stride - 1) / op.stride * x.c, kMaxLanes);
+    pitch = op.stride * plane + kMaxLanes;
+    for (int kx = 0; kx < k; ++kx)
+      column[kx] = kx * op.dilation % op.stride * plane + kx * op.dilation / op.stride * x.c;
+    d_pitch = round_up(y.w * x.c, kMaxLanes);
+    flat = x.c == y.c && x.c < lanes && (x.c == 4 || x.c == 8);
+    cin_pad = flat ? lanes : round_up(x.c, lanes);
+    cout_pad = flat ? lanes : round_up(y.c, lanes);
+  }
+
+  int padded_rows() const { return op.has_depthwise() ? x.h + 2 * pad + op.stride : 0; }
+  int d_vectors() const { return (y.w * x.c + lanes - 1) / lanes; }
+  StencilShape stencil_shape() const {
+    return {k, d_vectors(), period, ptrdiff_t(op.dilation) * pitch, column};
+  }
+};
+
+// Hands out 64-byte aligned pieces of a block; from null it only counts.
+class Carver {
+ public:
+  explicit Carver(void* base) : base_(static_cast<char*>(base)) {}
+  template <class T>
+  T* take(size_t count) {
+    T* piece = base_ ? reinterpret_cast<T*>(base_ + used_) : nullptr;
+    used_ += (count * sizeof(T) + 63) / 64 * 64;
+    return piece;
+  }
+  size_t used() const { return used_; }
+
+ private:
+  char* base_;
+  size_t used_ = 0;
+};
+
+// z = scale x + shift, channels repeated over repeat() floats; null pointers: z = x.
+struct NormTable {
+  float *scale = nullptr, *shift = nullptr;
+  void carve(Carver& carver, const Plan& plan) {
+    const size_t size = size_t(std::lcm(plan.x.c, kMaxLanes));
+    scale = carver.take<float>(size), shift = carver.take<float>(size);
+  }
+  // affine: with gamma and beta. Without norm the table becomes null.
+  void fill(const Plan& plan, bool affine);
+};
+
+// Weights spread over lanes: sizes do not depend on the instruction set.
+size_t depthwise_table_size(const Plan& plan);
+void fill_depthwise_table(float* table, const Plan& plan, bool flipped);
+// [depth][width]: w[i][j] is the weight from channel i of the input to channel j of the output; backward:
+// from y's channels to x's.
+size_t pointwise_table_size(const Plan& plan);
+void fill_pointwise_table(float* table, const Plan& plan, bool backward);
+
+// Row iy of image n of x, normalised and rectified, into its place in a row of the padded input.
+template <int W>
+LANAS_INLINE void pack_row(float* row, const Plan& plan, Tensor x, int n, int iy, const NormTable& norm) {
+  const int repeat = plan.period * W, stride = plan.op.stride;
+  for (int parity = 0; parity < stride; ++parity) {
+    const int first = (parity + plan.pad) % stride;  // first column of x in this plane
+    float* to = row + parity * plan.plane + (first + plan.pad) / stride * x.c;
+    activate_row<W>(to, x.at(n, iy, first), ptrdiff_t(x.stride) * stride, (x.w - first + stride - 1) / stride,
+                    x.c, norm.scale, norm.shift, repeat, plan.op.relu);
+  }
+}
+
+// Without depthwise part: the pixels of x that output row oy reads.
+template <int W>
+LANAS_INLINE void gather_row(float* row, const Plan& plan, Tensor x, int n, int oy, const NormTable& norm) {
+  const int stride = plan.op.stride, offset = plan.op.offset;
+  activate_row<W>(row, x.at(n, oy * stride + offset, offset), ptrdiff_t(x.stride) * stride, plan.y.w, x.c,
+                  norm.scale, norm.shift, plan.period * W, plan.op.relu);
+}
+
+// Padded rows that output rows [begin, end) read; the buffer's first row is the one of padded row
+// begin*stride.
+template <int W>
+LANAS_INLINE void pack_rows(float* padded, const Plan& plan, Tensor x, int n, int begin, int end,
+                            const NormTable& norm) {
+  const int first = begin * plan.op.stride,
+            last = (end - 1) * plan.op.stride + plan.op.dilation * (plan.k - 1);
+  for (int r = first; r <= last; ++r) {
+    float* row = padded + ptrdiff_t(r - first) * plan.pitch;
+    const int iy = r - plan.pad;
+    if (iy < 0 || iy >= x.h)
+      std::fill_n(row, plan.pitch, 0.0f);
+    else
+      pack_row<W>(row, plan, x, n, iy, norm);
+  }
+}
+
+// Runs body(thread, threads) on every OpenMP thread, or once inside a parallel region.
+template <class Body>
+void on_threads(Body&& body) {
+  if (omp_in_parallel() || omp_get_max_threads() == 1) {
+    body(0, 1);
+    return;
+  }
+#pragma omp parallel
+  body(omp_get_thread_num(), omp_get_num_threads());
+}
+
+}  // namespace lanas::cpu

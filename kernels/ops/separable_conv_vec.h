@@ -1,0 +1,149 @@
+// separable_conv_vec.h -- vectors of W floats and rows of pixels for the cpu path of separable_conv.
+// Everything here is always inlined into a function with a target attribute (see parallel.h): compiled
+// outside of one, 64-byte vectors would be taken apart. W is 16 (AVX-512), 8 (AVX2) or 4 (base).
+#pragma once
+
+#include <cstddef>
+#include <cstring>
+#include <utility>
+
+#include "kernels/core/parallel.h"
+
+namespace lanas::cpu {
+
+template <int W>
+struct VecType {
+  typedef float type __attribute__((vector_size(4 * W)));
+  typedef float unaligned __attribute__((vector_size(4 * W), aligned(4), may_alias));
+  typedef int mask __attribute__((vector_size(4 * W)));
+};
+template <int W>
+using Vec = typename VecType<W>::type;
+
+template <int W>
+LANAS_INLINE Vec<W> load(const float* p) {
+  return *reinterpret_cast<const typename VecType<W>::unaligned*>(p);
+}
+template <int W>
+LANAS_INLINE void store(float* p, Vec<W> v) {
+  *reinterpret_cast<typename VecType<W>::unaligned*>(p) = v;
+}
+template <int W>
+LANAS_INLINE Vec<W> broadcast(float s) {
+  return s - Vec<W>{};
+}
+
+// Lane l of the result is lane (l / C * C + I) of v: channel I of each pixel, for C channels a pixel.
+template <int W, int C, int I, int... L>
+LANAS_INLINE Vec<W> pick_lanes(Vec<W> v, std::integer_sequence<int, L...>) {
+  return __builtin_shuffle(v, typename VecType<W>::mask{(L / C * C + I)...});
+}
+template <int W, int C, int I>
+LANAS_INLINE Vec<W> pick_channel(Vec<W> v) {
+  return pick_lanes<W, C, I>(v, std::make_integer_sequence<int, W>());
+}
+
+template <int W, int... L>
+LANAS_INLINE Vec<W> join_halves(Vec<W / 2> a, Vec<W / 2> b, std::integer_sequence<int, L...>) {
+  return __builtin_shufflevector(a, b, L...);
+}
+template <int From, int W, int... L>
+LANAS_INLINE Vec<W / 2> half(Vec<W> v, std::integer_sequence<int, L...>) {
+  return __builtin_shufflevector(v, v, (From + L)...);
+}
+
+// W / C pixels of C channels, `stride` floats apart, in one vector.
+template <int W, int C>
+LANAS_INLINE Vec<W> load_pixels(const float* p, ptrdiff_t stride) {
+  if constexpr (W == C) {
+    return load<W>(p);
+  } else {
+    return join_halves<W>(load_pixels<W / 2, C>(p, stride),
+                          load_pixels<W / 2, C>(p + W / 2 / C * stride, stride),
+                          std::make_integer_sequence<int, W>());
+  }
+}
+template <int W, int C>
+LANAS_INLINE void store_pixels(float* p, ptrdiff_t stride, Vec<W> v) {
+  if constexpr (W == C) {
+    store<W>(p, v);
+  } else {
+    constexpr std::make_integer_sequence<int, W / 2> lanes;
+    store_pixels<W / 2, C>(p, stride, half<0, W>(v, lanes));
+    store_pixels<W / 2, C>(p + W / 2 / C * stride, stride, half<W / 2, W>(v, lanes));
+  }
+}
+
+// to[i] = f(vector or float from[i], i) for i in [0, size); the tail goes float by float as one-lane loops.
+template <int W, class F>
+LANAS_INLINE void map_flat(float* to, const float* from, int size, F&& f) {
+  int i = 0;
+  for (; i + W <= size; i += W) store<W>(to + i, f(load<W>(from + i), i));
+  if (i == size) return;
+  float tail[W] = {};
+  for (int l = 0; l < size - i; ++l) tail[l] = from[i + l];
+  store<W>(tail, f(load<W>(tail), i));
+  for (int l = 0; l < size - i; ++l) to[i + l] = tail[l];
+}
+
+// Copies `count` pixels of c channels: to and from step to_stride and from_stride floats a pixel.
+// add: to = scale * to + from.
+template <int W, int C>
+LANAS_INLINE void copy_narrow(float* to, ptrdiff_t to_stride, const float* from, ptrdiff_t from_stride,
+                              int count, bool add, float scale) {
+  constexpr int kPixels = W / C;
+  int p = 0;
+  for (; p + kPixels <= count; p += kPixels) {
+    Vec<W> v = load_pixels<W, C>(from + p * from_stride, from_stride);
+    if (add) v += scale * load_pixels<W, C>(to + p * to_stride, to_stride);
+    store_pixels<W, C>(to + p * to_stride, to_stride, v);
+  }
+  for (; p < count; ++p) {
+    Vec<C> v = load<C>(from + p * from_stride);
+    if (add) v += scale * load<C>(to + p * to_stride);
+    store<C>(to + p * to_stride, v);
+  }
+}
+template <int W>
+LANAS_INLINE void copy_pixels(float* to, ptrdiff_t to_stride, const float* from, ptrdiff_t from_stride,
+                              int count, int c, float beta = 0) {
+  const bool add = beta != 0;
+  if (to_stride == c && from_stride == c && !add) {
+    std::memcpy(to, from, sizeof(float) * size_t(count) * size_t(c));
+    return;
+  }
+  if constexpr (W >= 4)
+    if (c == 4) return copy_narrow<W, 4>(to, to_stride, from, from_stride, count, add, beta);
+  if constexpr (W >= 8)
+    if (c == 8) return copy_narrow<W, 8>(to, to_stride, from, from_stride, count, add, beta);
+  for (int p = 0; p < count; ++p, to += to_stride, from += from_stride) {
+    int i = 0;
+    for (; i + W <= c; i += W)
+      store<W>(to + i, add ? load<W>(from + i) + beta * load<W>(to + i) : load<W>(from + i));
+    for (; i + 4 <= c; i += 4)
+      store<4>(to + i, add ? load<4>(from + i) + beta * load<4>(to + i) : load<4>(from + i));
+    for (; i < c; ++i) to[i] = add ? from[i] + beta * to[i] : from[i];
+  }
+}
+
+// z = relu(scale x + shift) of `count` pixels, packed into z. scale and shift repeat their channels over
+// `repeat` floats, a common multiple of c and W; null: z = relu(x).
+template <int W>
+LANAS_INLINE void activate_row(float* z, const float* x, ptrdiff_t x_stride, int count, int c,
+                               const float* scale, const float* shift, int repeat, bool relu) {
+  const int size = count * c;
+  if (x_stride != c) {
+    copy_pixels<W>(z, c, x, x_stride, count, c);
+    x = z;
+  }
+  const auto rectify = [relu](Vec<W> v) { return relu ? (v > Vec<W>{} ? v : Vec<W>{}) : v; };
+  if (!scale) return map_flat<W>(z, x, size, [&](Vec<W> v, int) { return rectify(v); });
+  int phase = 0;
+  map_flat<W>(z, x, size, [&](Vec<W> v, int) {
+    v = v * load<W>(scale + phase) + load<W>(shift + phase);
+    phase = phase + W == repeat ? 0 : phase + W;
+    return rectify(v);
+  });
+}
+
+}  // namespace lanas::cpu
