@@ -1,5 +1,6 @@
 // ops_elementwise.cpp -- elementwise ops and row ops on the tape; see ops.h.
 #include "autograd/ops.h"
+#include "kernels/ops/add_bias.h"
 #include "kernels/ops/architecture_code.h"
 #include "kernels/ops/cross_entropy.h"
 #include "kernels/ops/drop_path.h"
@@ -93,7 +94,7 @@ Var add_bias(Tape& tape, Var x, Var bias) {
                .inputs = {x, bias},
                .outputs = {x},
                .saved = {},
-               .forward = [](Run& run) { add_bias(run.stream, run.out(0), run.in(1).data); },
+               .forward = [](Run& run) { lanas::add_bias(run.stream, run.out(0), run.in(1).data); },
                .backward = {}});
   return x;
 }
@@ -202,12 +203,14 @@ Var cross_entropy(Tape& tape, Var logits, Var labels, float smoothing) {
 
 Var mean_rows(Tape& tape, Var x) {
   const Var y = tape.activation({1, 1, 1, tape.shape(x).c});
-  tape.record({.name = "mean_rows",
-               .inputs = {x},
-               .outputs = {y},
-               .saved = {},
-               .forward = [](Run& run) { mean_rows_forward(run.stream, run.out(0), run.in(0)); },
-               .backward = [](Run& run) { mean_rows_backward(run.stream, run.grad_in(0), run.grad_out(0), run.beta(0)); }});
+  tape.record(
+      {.name = "mean_rows",
+       .inputs = {x},
+       .outputs = {y},
+       .saved = {},
+       .forward = [](Run& run) { mean_rows_forward(run.stream, run.out(0), run.in(0)); },
+       .backward =
+           [](Run& run) { mean_rows_backward(run.stream, run.grad_in(0), run.grad_out(0), run.beta(0)); }});
   return y;
 }
 

@@ -35,8 +35,8 @@ LANAS_HOST_DEVICE inline Random4 philox(uint64_t seed, uint64_t stream, uint64_t
   return {{c0, c1, c2, c3}};
 }
 
-// Uniform in (0, 1): never 0 or 1, so its logarithm is finite.
-LANAS_HOST_DEVICE inline float to_uniform(uint32_t word) { return (float(word >> 8) + 0.5f) * 0x1p-24f; }
+// Uniform in (0, 1): a multiple of 2^-24, odd, so never 0 or 1: its logarithm is finite.
+LANAS_HOST_DEVICE inline float to_uniform(uint32_t word) { return (float(word >> 9) + 0.5f) * 0x1p-23f; }
 
 // A sequential source for host code: draws index 0, 1, 2, ... of one stream. State is two numbers, so it can
 // be saved.
