@@ -12,6 +12,7 @@ class Progress {
   Progress(std::string label, int64_t total, bool quiet, int64_t already_done = 0);
   ~Progress();
   void update(int64_t done, const std::string& note = "");
+  void set_total(int64_t total) { total_ = total; }
   void finish(const std::string& note = "");
 
  private:

@@ -1,0 +1,311 @@
+#include "nas/pipeline.h"
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <numeric>
+
+#include "kernels/core/timing.h"
+#include "nas/machine.h"
+#include "nas/progress.h"
+#include "nas/search_space.h"
+#include "nas/settings.h"
+#include "nas/trainer_state.h"
+
+namespace lanas {
+namespace {
+
+using Json = nlohmann::json;
+namespace fs = std::filesystem;
+
+Json read_json(const std::string& path) {
+  std::ifstream in(path);
+  CHECK(in, path, ": cannot be opened");
+  const std::string text((std::istreambuf_iterator<char>(in)), {});
+  Json json = Json::parse(text, nullptr, false);
+  CHECK(!json.is_discarded(), path, ": is not JSON");
+  return json;
+}
+
+std::string percent(double fraction, int digits = 2) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.*f%%", digits, 100 * fraction);
+  return text;
+}
+
+std::string ms(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3f ms", value);
+  return text;
+}
+
+class Pipeline {
+ public:
+  explicit Pipeline(const RunConfig& config) : config_(config), stream_(config.device, config.threads) {}
+
+  RunReport run() {
+    open_folder();
+    if (const std::string done = file("results.json"); fs::exists(done)) {
+      say("results", "already there: " + done);
+      return report_from_json(read_json(done));
+    }
+    const double start_ms = now_ms();
+    stage("images", [&] { load_images(); });
+    stage("latency table", [&] { measure_architectures(); });
+    stage("predictor", [&] { fit_predictor(); });
+    for (double lambda : config_.lambdas) search_one(lambda);
+    for (int i = 0; i < config_.random_networks; ++i) add_random(i);
+    for (NetworkResult& network : report_.networks)
+      stage("retrain " + network.name, [&] { retrain_one(network); });
+    stage("measure", [&] { measure_networks(); });
+    stage("test", [&] { test_networks(); });
+    finish((now_ms() - start_ms) / 1000);
+    return report_;
+  }
+
+ private:
+  std::string file(const std::string& name) const { return config_.folder + "/" + name; }
+
+  void say(const std::string& label, const std::string& text) const {
+    if (!config_.quiet) std::fprintf(stderr, "%-22s %s\n", label.c_str(), text.c_str());
+  }
+
+  template <class Work>
+  void stage(const std::string& name, Work work) {
+    const double start_ms = now_ms();
+    work();
+    report_.stages.emplace_back(name, (now_ms() - start_ms) / 1000);
+  }
+
+  // A run's folder belongs to one set of settings, written before anything else.
+  void open_folder() {
+    std::error_code error;
+    fs::create_directories(config_.folder, error);
+    CHECK(!error, config_.folder, ": cannot be made: ", error.message());
+    const Json settings = to_json(config_);
+    const std::string path = file("settings.json");
+    if (fs::exists(path))
+      check_same_settings(read_json(path), settings, path);
+    else
+      replace_file(path, settings.dump(2) + "\n");
+    report_.config = settings;
+    report_.preset = config_.preset;
+    report_.seed = config_.seed;
+    const Machine machine = describe_machine();
+    report_.machine = join(machine.cpu, ", ", machine.cores, " cores, ", machine.isa, ", ", machine.system);
+    say("run", config_.folder + "  (stop with Ctrl-C; the same command goes on)");
+  }
+
+  void load_images() {
+    data_ = load_image_data(config_.data_folder);
+    CHECK(data_.side == config_.retrain.network.image && data_.classes == config_.retrain.network.classes,
+          config_.data_folder, ": images of side ", data_.side, " in ", data_.classes, " classes, expected ",
+          config_.retrain.network.image, " and ", config_.retrain.network.classes);
+    report_.data = data_.name;
+    say("images",
+        join(data_.name, ": ", data_.train_count(), " for training, ", data_.test_count(), " for the test"));
+  }
+
+  void measure_architectures() {
+    if (!config_.latency_table.empty()) {
+      campaign_ = read_campaign(config_.latency_table);
+    } else {
+      Progress progress("latency table", config_.latency_samples, config_.quiet);
+      CampaignConfig campaign = config_.campaign;
+      campaign.progress = [&](const CampaignProgress& p) {
+        progress.update(p.done, "drift " + percent(p.drift, 1));
+      };
+      campaign_ = run_campaign(file("latency.csv"), campaign);
+      progress.finish(join(campaign_.rows.size(), " architectures"));
+    }
+    check_same_setting();
+    report_.latency_setting = campaign_.setting;
+    report_.predictor.noise_mape = campaign_.noise_mape;
+    report_.predictor.mean_drift = campaign_.mean_drift;
+    report_.predictor.max_drift = campaign_.max_drift;
+    say("latency table",
+        join("noise ", percent(campaign_.noise_mape), ", drift of the controls ",
+             percent(campaign_.mean_drift), " in the mean, ", percent(campaign_.max_drift), " at most"));
+  }
+
+  void check_same_setting() const {
+    const CsvNotes expected = latency_setting(config_.campaign.latency);
+    CHECK(campaign_.setting == expected, config_.latency_table, ": measured on ",
+          setting_text(campaign_.setting), ", expected ", setting_text(expected));
+  }
+
+  void fit_predictor() {
+    const Dataset data = latency_dataset(campaign_);
+    reference_ms_ = std::accumulate(data.y.begin(), data.y.end(), 0.0) / double(data.rows);
+    const int train = data.rows - int(std::lround(config_.predictor_test_fraction * data.rows));
+    // All random draws of this fit come from the run's seed; the fit runs again on every start, to the same
+    // bits.
+    const FitReport fit = fit_report(data, train, config_.seed, stream_, &regressor_);
+    PredictorResult& p = report_.predictor;
+    p.n_train = fit.n_train;
+    p.n_test = fit.n_test;
+    p.test_mape = fit.test.mape;
+    p.within_5 = fit.test.within_5;
+    p.within_10 = fit.test.within_10;
+    p.spearman = fit.test.spearman;
+    p.cheapest_tenth = fit.test.cheapest_tenth;
+    p.linear_mape = fit.linear.mape;
+    p.linear_spearman = fit.linear.spearman;
+    p.held_out = fit.held_out;
+    regressor_.save(file("predictor.safetensors"));
+    say("predictor",
+        join("relative error ", percent(p.test_mape), " on ", p.n_test, " unseen architectures (ridge ",
+             percent(p.linear_mape), ", noise ", percent(p.noise_mape), "), Spearman ", p.spearman));
+  }
+
+  void search_one(double lambda) {
+    NetworkResult network;
+    network.lambda = lambda;
+    const bool several = config_.lambdas.size() > 2;
+    network.name = lambda == 0 ? "lambda0" : several ? join("latency", lambda) : "latency";
+    SearchConfig search = config_.search;
+    search.latency.lambda = lambda;
+    search.latency.reference_ms = reference_ms_;
+    stage("search " + network.name, [&] {
+      Progress progress("search " + network.name, 1, config_.quiet);
+      SearchHooks hooks;
+      double last_loss = 0;
+      hooks.on_step = [&](int64_t step, int64_t steps, double loss) {
+        progress.set_total(steps);
+        progress.update(step,
+                        join("loss ", last_loss = 0.9 * (last_loss > 0 ? last_loss : loss) + 0.1 * loss));
+      };
+      hooks.on_epoch = [&](const SearchEpoch& e) {
+        say("  epoch " + std::to_string(e.epoch + 1),
+            join("validation accuracy ", percent(e.valid_accuracy), ", predicted ", ms(e.hard_ms), " (soft ",
+                 ms(e.soft_ms), "), skips ", e.skips_normal, "+", e.skips_reduce, ", entropy ",
+                 e.alpha_entropy));
+      };
+      const SearchResult result = search_network(search, network.name, hooks);
+      network.genotype = result.genotype;
+      network.search = result.history;
+      progress.finish();
+    });
+    describe(network);
+    report_.networks.push_back(network);
+  }
+
+  SearchResult search_network(const SearchConfig& search, const std::string& name, const SearchHooks& hooks) {
+    return lanas::search(stream_, search, data_, &regressor_, file("search-" + name + ".safetensors"), hooks);
+  }
+
+  void add_random(int i) {
+    NetworkResult network;
+    network.name = join("random", i);
+    Random random(config_.seed, 0x72616e64u + uint64_t(i));
+    network.genotype = sample_genotype(random);
+    describe(network);
+    report_.networks.push_back(network);
+  }
+
+  void describe(NetworkResult& network) {
+    network.predicted_ms = predict_ms(regressor_, network.genotype);
+    const NetworkCounts counts = count_network(config_.retrain.network, network.genotype);
+    network.parameters = counts.parameters;
+    network.macs = counts.macs;
+    network.skips_normal = count_skips(network.genotype.normal);
+    network.skips_reduce = count_skips(network.genotype.reduce);
+    replace_file(file(network.name + ".genotype"), write_genotype(network.genotype) + "\n");
+    say(network.name, join("predicted ", ms(network.predicted_ms), ", ", counts.parameters, " parameters, ",
+                           counts.macs, " MACs"));
+  }
+
+  void retrain_one(NetworkResult& network) {
+    Progress progress("retrain " + network.name, 1, config_.quiet);
+    RetrainHooks hooks;
+    hooks.on_step = [&](int64_t step, int64_t steps, double loss) {
+      progress.set_total(steps);
+      progress.update(step, join("loss ", loss));
+    };
+    const RetrainResult result =
+        retrain(stream_, config_.retrain, network.genotype, data_,
+                file("retrain-" + network.name + ".safetensors"), file(network.name + ".safetensors"), hooks);
+    network.training = result.history;
+    network.valid_accuracy = result.best_valid_accuracy;
+    progress.finish("validation accuracy " + percent(result.best_valid_accuracy));
+  }
+
+  // In turn, round by round, so that a machine that slows down slows all of them.
+  void measure_networks() {
+    LatencyMeter meter(config_.campaign.latency);
+    std::vector<std::vector<double>> times(report_.networks.size());
+    for (int round = 0; round < config_.final_rounds; ++round) {
+      for (size_t i = 0; i < times.size(); ++i) {
+        const std::vector<double> more = meter.times(report_.networks[i].genotype);
+        times[i].insert(times[i].end(), more.begin(), more.end());
+      }
+    }
+    for (size_t i = 0; i < times.size(); ++i) {
+      std::sort(times[i].begin(), times[i].end());
+      report_.networks[i].latency_ms = summarise(times[i]);
+      report_.networks[i].latency_ms.macs = report_.networks[i].macs;
+    }
+  }
+
+  void test_networks() {
+    for (NetworkResult& network : report_.networks) {
+      TrainedNetwork trained = load_trained(file(network.name + ".safetensors"));
+      network.test_accuracy = test_accuracy(stream_, trained, data_);
+    }
+  }
+
+  void finish(double seconds) {
+    report_.seconds = seconds;
+    report_.peak_bytes = peak_memory_bytes();
+    report_.date = utc_time();
+    replace_file(file("results.json"), report_json(report_).dump(2) + "\n");
+    write_report_html(file("report.html"), report_);
+    say("report", file("report.html"));
+  }
+
+  RunConfig config_;
+  Stream stream_;
+  RunReport report_;
+  ImageData data_;
+  Campaign campaign_;
+  Regressor regressor_;
+  double reference_ms_ = 0;
+};
+
+}  // namespace
+
+RunReport run_pipeline(RunConfig config) {
+  if (config.folder.empty()) config.folder = join("runs/", config.preset, "-seed", config.seed);
+  config.search.seed = config.retrain.seed = config.campaign.seed = config.seed;
+  config.search.supernet.image = config.retrain.network.image;
+  config.search.supernet.classes = config.retrain.network.classes;
+  config.campaign.count = config.latency_samples;
+  NetworkConfig& measured = config.campaign.latency.network;
+  const int batch = measured.batch;
+  measured = config.retrain.network;
+  measured.batch = batch;
+  measured.auxiliary = false;
+  CHECK(!config.lambdas.empty(), "--lambdas: expected at least one number");
+  for (double lambda : config.lambdas)
+    CHECK(lambda >= 0 && std::isfinite(lambda), "--lambdas: expected numbers >= 0, found ", lambda);
+  return Pipeline(config).run();
+}
+
+Json to_json(const RunConfig& c) {
+  return {{"preset", c.preset},
+          {"data", c.data_folder},
+          {"device", device_name(c.device)},
+          {"threads", c.threads},
+          {"seed", c.seed},
+          {"latency_samples", c.latency_samples},
+          {"latency_table", c.latency_table},
+          {"lambdas", c.lambdas},
+          {"random_networks", c.random_networks},
+          {"predictor_test_fraction", c.predictor_test_fraction},
+          {"search", to_json(c.search)},
+          {"retrain", to_json(c.retrain)},
+          {"latency_threads", c.campaign.latency.threads},
+          {"latency_batch", c.campaign.latency.network.batch}};
+}
+
+}  // namespace lanas

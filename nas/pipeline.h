@@ -1,0 +1,48 @@
+// pipeline.h -- the main job, end to end: measure architectures, learn their latency, search without and with
+// the latency term, draw random architectures for comparison, retrain each, measure each, test each once,
+// report. Every stage leaves its result in the run's folder and is skipped when that result is already there,
+// so a run that was stopped or killed goes on where it was when the same command is given again.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "nas/campaign.h"
+#include "nas/report.h"
+#include "nas/retrain.h"
+#include "nas/search.h"
+
+namespace lanas {
+
+struct RunConfig {
+  std::string preset = "quick";
+  std::string data_folder = kDefaultDataFolder;
+  std::string folder;         // of the run; empty: runs/<preset>-seed<seed>
+  std::string latency_table;  // a finished campaign to use instead of measuring; empty: measure
+  Device device = Device::cpu;
+  int threads = 0;  // 0: all cores
+  uint64_t seed = 0;
+  int latency_samples = 1000;  // architectures measured for the predictor
+  double predictor_test_fraction = 0.2;
+  std::vector<double> lambdas = {0};  // one search each; the first is "lambda0" where 0, the others "latency"
+  int random_networks = 1;            // random genotypes retrained beside them
+  CampaignConfig campaign;
+  SearchConfig search;
+  RetrainConfig retrain;
+  int final_rounds = 5;  // of measuring each network at the end, in turn
+  bool quiet = false;
+};
+
+// Named settings: "quick" (the demo: Fashion-MNIST, minutes on two cores), "darts", "pc-darts" (the published
+// search and evaluation settings). Throws Error listing them for another name.
+RunConfig preset(const std::string& name);
+std::vector<std::string> preset_names();
+
+// Fills in what follows from other settings (seeds, image side, classes, the latency network), then runs.
+RunReport run_pipeline(RunConfig config);
+
+// The settings that a run's folder belongs to.
+nlohmann::json to_json(const RunConfig& config);
+
+}  // namespace lanas

@@ -1,0 +1,62 @@
+// presets.cpp -- named settings of a run. "darts" and "pc-darts" are the published ones (docs/method.md);
+// "quick" is the demo's, chosen by validation accuracy so that a run takes minutes on two cores.
+#include "nas/pipeline.h"
+
+namespace lanas {
+namespace {
+
+// The demo. Budget on two cores: latency table 30 s, predictor 10 s, each search 60 s, each retraining 60 s.
+RunConfig quick() {
+  RunConfig c;
+  c.preset = "quick";
+  c.latency_samples = 1000;
+  c.lambdas = {0, 0.1};
+  c.random_networks = 1;
+  SearchConfig& s = c.search;
+  s.supernet = {8, 5, 10, 32, 64, 2, true};
+  s.epochs = 6;
+  s.frozen_epochs = 1;
+  s.images = 10'000;
+  s.validation_images = 1'000;
+  s.alpha_lr = 6e-3f;
+  RetrainConfig& r = c.retrain;
+  r.network = {8, 5, 10, 32, 64, false, 0.4f, 0};
+  r.epochs = 8;
+  r.images = 12'000;
+  r.lr = 0.05f;
+  r.cutout = 0;
+  r.drop_path = 0;
+  r.flip = s.flip = true;
+  r.crop_padding = s.crop_padding = 2;
+  return c;
+}
+
+RunConfig published(bool partial) {
+  RunConfig c;
+  c.preset = partial ? "pc-darts" : "darts";
+  c.latency_samples = 20'000;
+  c.lambdas = {0, 0.1};
+  c.random_networks = 1;
+  c.search.supernet = partial ? SupernetConfig::pc_darts() : SupernetConfig::darts();
+  c.search.supernet.batch = partial ? 256 : 64;
+  c.search.epochs = 50;
+  c.search.frozen_epochs = partial ? 15 : 0;
+  c.search.lr = partial ? 0.1f : 0.025f;
+  c.search.lr_min = partial ? 0 : 0.001f;
+  c.search.alpha_lr = partial ? 6e-4f : 3e-4f;
+  c.retrain.network.auxiliary = true;
+  c.retrain.drop_path = partial ? 0.3f : 0.2f;
+  return c;
+}
+
+}  // namespace
+
+std::vector<std::string> preset_names() { return {"quick", "darts", "pc-darts"}; }
+
+RunConfig preset(const std::string& name) {
+  if (name == "quick") return quick();
+  if (name == "darts" || name == "pc-darts") return published(name == "pc-darts");
+  throw Error("--preset: expected quick, darts or pc-darts, found '" + name + "'");
+}
+
+}  // namespace lanas
