@@ -105,7 +105,9 @@ template <class T>
 LANAS_INLINE void copy_pixels(T* to, int64_t to_stride, const T* from, int64_t from_stride, int64_t count,
                               int c) {
   if (to_stride == c && from_stride == c) {
-    std::memcpy(to, from, sizeof(T) * size_t(count * c));
+    const int64_t total = count * c;
+#pragma omp simd
+    for (int64_t i = 0; i < total; ++i) to[i] = from[i];
     return;
   }
   switch (c) {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
@@ -152,9 +153,15 @@ struct GradInput {
       : name(std::move(label)), x(row(value)), gradient(row(analytic)), start() {}
 };
 
+// Runs on one thread: thousands of tiny passes on a busy machine would spend their time waiting for threads.
 inline testing::AssertionResult gradcheck(const std::function<double()>& loss,
                                           const std::vector<GradInput>& inputs, double rtol = 1e-6,
                                           double h = 1e-5) {
+  struct OneThread {
+    int before = omp_get_max_threads();
+    OneThread() { omp_set_num_threads(1); }
+    ~OneThread() { omp_set_num_threads(before); }
+  } one_thread;
   for (const GradInput& input : inputs) {
     CHECK(input.x.shape() == input.gradient.shape(), "gradcheck: ", input.name, " ", input.gradient.shape(),
           " does not match x ", input.x.shape());

@@ -1,0 +1,384 @@
+// pool2d.cu -- max and average pooling, separably: first along each row of x (kernel taps at every column of
+// stride 1), then down the rows of a window; the columns that the stride keeps are picked at the end. All
+// loops run along flat rows of pixels x channels, and the few rows at work stand in rings that stay in L1.
+// The first maximum in row-major order is the leftmost of its row in the topmost row that has the maximum, so
+// max backward splits the same way: window -> row of the window -> column of the row.
+#include <limits>
+#include <type_traits>
+
+#include "kernels/ops/blocks.h"
+#include "kernels/ops/pool2d.h"
+
+namespace lanas {
+namespace host {
+namespace {
+
+constexpr int kMaxKernel = 8;
+
+struct Geometry {
+  int kernel, stride, padding;
+  int h, w, oh, ow, c;
+  // Flat sizes: of a row with its padding; of the window positions of a row at stride 1; of those positions
+  // with kernel - 1 pixels of room on both sides of the image, and where position 0 stands among them.
+  int padded() const { return (w + 2 * padding) * c; }
+  int columns() const { return padded() - (kernel - 1) * c; }
+  int spread() const { return (w + kernel - 1) * c; }
+  int origin() const { return (kernel - 1 - padding) * c; }
+  // Rows [0, rows_needed) of x lie in the windows of output rows [0, oy].
+  int rows_needed(int oy) const { return std::min(h, oy * stride - padding + kernel); }
+};
+
+template <class T>
+Geometry geometry(const View<T>& x, const View<T>& y, int kernel, int stride, int padding) {
+  return {kernel, stride, padding, x.h, x.w, y.h, y.w, x.c};
+}
+
+// run(k) with k a compile-time constant for the usual kernels, so that the taps unroll.
+template <class Run>
+void with_kernel(int kernel, Run run) {
+  switch (kernel) {
+    case 2:
+      return run(std::integral_constant<int, 2>{});
+    case 3:
+      return run(std::integral_constant<int, 3>{});
+    default:
+      return run(kernel);
+  }
+}
+
+template <class T>
+struct Rows {
+  const T* at[kMaxKernel];
+};
+
+// Asks for the row after next: the hardware does not follow a stream that stops at every row.
+template <bool kWrite, class T>
+LANAS_INLINE void prefetch_row(const View<T>& x, int64_t n, int iy) {
+  if (iy + 2 >= x.h && n + 1 >= x.n) return;
+  const char* from = reinterpret_cast<const char*>(x.at(int(n), iy + 2, 0));
+  for (int64_t i = 0; i < int64_t{x.w} * x.stride * int64_t{sizeof(T)}; i += 64)
+    __builtin_prefetch(from + i, kWrite ? 1 : 0);
+}
+
+// Row iy of image n with `around` on both sides.
+template <class T>
+LANAS_INLINE void pad_row(T* row, const View<T>& x, int64_t n, int iy, const Geometry& g, T around) {
+  const int side = g.padding * g.c;
+  prefetch_row<false>(x, n, iy);
+  std::fill_n(row, side, around);
+  copy_pixels<T>(row + side, g.c, x.at(int(n), iy, 0), x.stride, g.w, g.c);
+  std::fill_n(row + side + g.w * g.c, side, around);
+}
+
+// The rows of the windows of output row oy, from a ring of rows; `outside` for those beyond the image.
+template <class T>
+LANAS_INLINE Rows<T> window_rows(const T* ring, int width, const T* outside, const Geometry& g, int oy) {
+  Rows<T> rows;
+  for (int r = 0; r < g.kernel; ++r) {
+    const int iy = oy * g.stride - g.padding + r;
+    rows.at[r] = iy < 0 || iy >= g.h ? outside : ring + (iy % g.kernel) * width;
+  }
+  return rows;
+}
+// The output rows whose windows hold row iy of x as their row r; `none` where there is no such row.
+template <class T>
+LANAS_INLINE Rows<T> holding_rows(const T* ring, int width, const T* none, const Geometry& g, int iy) {
+  Rows<T> rows;
+  for (int r = 0; r < g.kernel; ++r) {
+    const int u = iy + g.padding - r;
+    const bool holds = u >= 0 && u % g.stride == 0 && u / g.stride < g.oh;
+    rows.at[r] = holds ? ring + (u / g.stride % g.kernel) * width : none;
+  }
+  return rows;
+}
+
+// Where to write a row of y that may have to be picked from `row` by put_row.
+template <class T>
+LANAS_INLINE T* open_row(const View<T>& y, int64_t n, int oy, T* row, int stride) {
+  prefetch_row<true>(y, n, oy);
+  return stride == 1 && y.packed() ? y.at(int(n), oy, 0) : row;
+}
+template <class T>
+LANAS_INLINE void put_row(const View<T>& y, int64_t n, int oy, const T* row, int stride) {
+  if (stride == 1 && y.packed()) return;
+  copy_pixels<T>(y.at(int(n), oy, 0), y.stride, row, int64_t{stride} * y.c, y.w, y.c);
+}
+
+// factor[flat column] = 1 / (taps inside the image) of the windows of output row oy.
+template <class T>
+LANAS_INLINE void tap_factors(T* factor, const Geometry& g, int oy) {
+  const int top = oy * g.stride - g.padding;
+  const int rows = std::min(g.h, top + g.kernel) - std::max(0, top);
+  for (int u = 0; u * g.c < g.columns(); ++u) {
+    const int left = u - g.padding;
+    const int columns = std::min(g.w, left + g.kernel) - std::max(0, left);
+    std::fill_n(factor + u * g.c, g.c, T(1) / T(rows * columns));
+  }
+}
+LANAS_INLINE bool same_factors(const Geometry& g, int oy) {  // as row oy - 1
+  return oy > 0 && (oy - 1) * g.stride >= g.padding && oy * g.stride - g.padding + g.kernel <= g.h;
+}
+
+// maxima[u] = max over s of row[u + s], code[u] = the first s that has it.
+template <class T, class Kernel>
+LANAS_INLINE void row_maxima(T* maxima, T* code, const T* row, int count, int c, Kernel kernel) {
+  for_flat(count, [=](int i) {
+    T best = row[i], where = 0;
+    for (int s = 1; s < kernel; ++s) {
+      const T value = row[s * c + i];
+      where = value > best ? T(s) : where;
+      best = value > best ? value : best;
+    }
+    maxima[i] = best;
+    code[i] = where;
+  });
+}
+
+// dx[row iy] = value(flat column) + beta dx.
+template <class T, class Value>
+LANAS_INLINE void add_row(const View<T>& dx, int64_t n, int iy, T* row, T beta, Value value) {
+  T* out = open_row(dx, n, iy, row, 1);
+  if (beta != 0 && !dx.packed()) copy_pixels<T>(out, dx.c, dx.at(int(n), iy, 0), dx.stride, dx.w, dx.c);
+  if (beta == 0)
+    for_flat(dx.w * dx.c, [=](int i) { out[i] = value(i); });
+  else
+    for_flat(dx.w * dx.c, [=](int i) { out[i] = beta * out[i] + value(i); });
+  put_row(dx, n, iy, out, 1);
+}
+
+template <class T, class Kernel>
+LANAS_INLINE void max_forward_image(const View<T>& y, const View<T>& x, int64_t n, const Geometry& g,
+                                    Kernel kernel) {
+  const int width = g.columns();
+  Scratch<T> padded(g.padded()), ring(g.kernel * width), outside(width), buffer(width);
+  std::fill_n(outside.get(), width, -std::numeric_limits<T>::infinity());
+  for (int oy = 0, next = 0; oy < g.oh; ++oy) {
+    for (; next < g.rows_needed(oy); ++next) {
+      pad_row(padded.get(), x, n, next, g, -std::numeric_limits<T>::infinity());
+      const T* row = padded.get();
+      T* maxima = ring.get() + (next % g.kernel) * width;
+      for_flat(width, [=](int i) {
+        T best = row[i];
+        for (int s = 1; s < kernel; ++s) best = row[s * g.c + i] > best ? row[s * g.c + i] : best;
+        maxima[i] = best;
+      });
+    }
+    const Rows<T> rows = window_rows<T>(ring.get(), width, outside.get(), g, oy);
+    T* out = open_row(y, n, oy, buffer.get(), g.stride);
+    for_flat(width, [=](int i) {
+      T best = rows.at[0][i];
+      for (int r = 1; r < kernel; ++r) best = rows.at[r][i] > best ? rows.at[r][i] : best;
+      out[i] = best;
+    });
+    put_row(y, n, oy, out, g.stride);
+  }
+}
+
+template <class T, class Kernel>
+LANAS_INLINE void max_backward_image(const View<T>& dx, const View<T>& dy, const View<T>& x, int64_t n,
+                                     T beta, const Geometry& g, Kernel kernel) {
+  const int width = g.columns(), spread = g.spread(), c = g.c;
+  Scratch<T> padded(g.padded()), maxima(g.kernel * width), outside(width), buffer(g.w * c);
+  Scratch<T> columns(g.kernel * spread), windows(g.kernel * width), gradients(g.kernel * width), none(width),
+      row_gradient(spread);
+  std::fill_n(outside.get(), width, -std::numeric_limits<T>::infinity());
+  std::fill_n(columns.get(), g.kernel * spread, T(0));  // also the room around the positions, and unread rows
+  std::fill_n(gradients.get(), g.kernel * width, T(0));  // zero where the stride has no window
+  std::fill_n(none.get(), width, T(0));
+  std::fill_n(row_gradient.get(), spread, T(0));
+  int next = 0, oy = 0;
+  for (int iy = 0; iy < g.h; ++iy) {
+    for (; oy < g.oh && oy * g.stride <= iy + g.padding; ++oy) {
+      for (; next < g.rows_needed(oy); ++next) {
+        pad_row(padded.get(), x, n, next, g, -std::numeric_limits<T>::infinity());
+        const int slot = next % g.kernel;
+        row_maxima(maxima.get() + slot * width, columns.get() + slot * spread + g.origin(), padded.get(),
+                   width, c, kernel);
+      }
+      const Rows<T> rows = window_rows<T>(maxima.get(), width, outside.get(), g, oy);
+      T* code = windows.get() + (oy % g.kernel) * width;
+      for_flat(width, [=](int i) {
+        T best = rows.at[0][i], where = 0;
+        for (int r = 1; r < kernel; ++r) {
+          where = rows.at[r][i] > best ? T(r) : where;
+          best = rows.at[r][i] > best ? rows.at[r][i] : best;
+        }
+        code[i] = where;
+      });
+      copy_pixels<T>(gradients.get() + (oy % g.kernel) * width, int64_t{g.stride} * c, dy.at(int(n), oy, 0),
+                     dy.stride, g.ow, c);
+    }
+    const Rows<T> codes = holding_rows<T>(windows.get(), width, none.get(), g, iy);
+    const Rows<T> taken = holding_rows<T>(gradients.get(), width, none.get(), g, iy);
+    T* gradient = row_gradient.get() + g.origin();
+    for_flat(width, [=](int i) {
+      T sum = 0;
+      for (int r = 0; r < kernel; ++r) sum += codes.at[r][i] == T(r) ? taken.at[r][i] : T(0);
+      gradient[i] = sum;
+    });
+    const T *code = columns.get() + (iy % g.kernel) * spread, *from = row_gradient.get();
+    add_row(dx, n, iy, buffer.get(), beta, [=](int i) {
+      T sum = 0;
+      for (int s = 0; s < kernel; ++s) {
+        const int at = (kernel - 1 - s) * c + i;
+        sum += code[at] == T(s) ? from[at] : T(0);
+      }
+      return sum;
+    });
+  }
+}
+
+template <class T, class Kernel>
+LANAS_INLINE void avg_forward_image(const View<T>& y, const View<T>& x, int64_t n, const Geometry& g,
+                                    Kernel kernel) {
+  const int width = g.columns();
+  Scratch<T> padded(g.padded()), ring(g.kernel * width), outside(width), buffer(width), factors(width);
+  std::fill_n(outside.get(), width, T(0));
+  for (int oy = 0, next = 0; oy < g.oh; ++oy) {
+    for (; next < g.rows_needed(oy); ++next) {
+      pad_row(padded.get(), x, n, next, g, T(0));
+      const T* row = padded.get();
+      T* sums = ring.get() + (next % g.kernel) * width;
+      for_flat(width, [=](int i) {
+        T sum = row[i];
+        for (int s = 1; s < kernel; ++s) sum += row[s * g.c + i];
+        sums[i] = sum;
+      });
+    }
+    if (!same_factors(g, oy)) tap_factors(factors.get(), g, oy);
+    const T* factor = factors.get();
+    const Rows<T> rows = window_rows<T>(ring.get(), width, outside.get(), g, oy);
+    T* out = open_row(y, n, oy, buffer.get(), g.stride);
+    for_flat(width, [=](int i) {
+      T sum = rows.at[0][i];
+      for (int r = 1; r < kernel; ++r) sum += rows.at[r][i];
+      out[i] = sum * factor[i];
+    });
+    put_row(y, n, oy, out, g.stride);
+  }
+}
+
+template <class T, class Kernel>
+LANAS_INLINE void avg_backward_image(const View<T>& dx, const View<T>& dy, int64_t n, T beta,
+                                     const Geometry& g, Kernel kernel) {
+  const int width = g.columns(), spread = g.spread(), c = g.c;
+  Scratch<T> gradients(g.kernel * width), none(width), row_gradient(spread), buffer(g.w * c), factors(width);
+  std::fill_n(gradients.get(), g.kernel * width, T(0));
+  std::fill_n(none.get(), width, T(0));
+  std::fill_n(row_gradient.get(), spread, T(0));
+  for (int iy = 0, oy = 0; iy < g.h; ++iy) {
+    for (; oy < g.oh && oy * g.stride <= iy + g.padding; ++oy) {
+      if (!same_factors(g, oy)) tap_factors(factors.get(), g, oy);
+      const T* factor = factors.get();
+      T* gradient = gradients.get() + (oy % g.kernel) * width;
+      copy_pixels<T>(gradient, int64_t{g.stride} * c, dy.at(int(n), oy, 0), dy.stride, g.ow, c);
+      for_flat(width, [=](int i) { gradient[i] *= factor[i]; });
+    }
+    const Rows<T> rows = holding_rows<T>(gradients.get(), width, none.get(), g, iy);
+    T* gradient = row_gradient.get() + g.origin();
+    for_flat(width, [=](int i) {
+      T sum = rows.at[0][i];
+      for (int r = 1; r < kernel; ++r) sum += rows.at[r][i];
+      gradient[i] = sum;
+    });
+    const T* from = row_gradient.get();
+    add_row(dx, n, iy, buffer.get(), beta, [=](int i) {
+      T sum = from[i];
+      for (int s = 1; s < kernel; ++s) sum += from[s * c + i];
+      return sum;
+    });
+  }
+}
+
+}  // namespace
+
+template <class T>
+void max_pool_forward(View<T> y, View<T> x, int kernel_size, int stride, int padding) {
+  const Geometry g = geometry(x, y, kernel_size, stride, padding);
+  with_kernel(kernel_size, [=](auto kernel) {
+    parallel_for(x.n, [=](int64_t n) { max_forward_image(y, x, n, g, kernel); });
+  });
+}
+
+template <class T>
+void max_pool_backward(View<T> dx, View<T> dy, View<T> x, int kernel_size, int stride, int padding, T beta) {
+  const Geometry g = geometry(x, dy, kernel_size, stride, padding);
+  with_kernel(kernel_size, [=](auto kernel) {
+    parallel_for(x.n, [=](int64_t n) { max_backward_image(dx, dy, x, n, beta, g, kernel); });
+  });
+}
+
+template <class T>
+void avg_pool_forward(View<T> y, View<T> x, int kernel_size, int stride, int padding) {
+  const Geometry g = geometry(x, y, kernel_size, stride, padding);
+  with_kernel(kernel_size, [=](auto kernel) {
+    parallel_for(x.n, [=](int64_t n) { avg_forward_image(y, x, n, g, kernel); });
+  });
+}
+
+template <class T>
+void avg_pool_backward(View<T> dx, View<T> dy, int kernel_size, int stride, int padding, T beta) {
+  const Geometry g = geometry(dx, dy, kernel_size, stride, padding);
+  with_kernel(kernel_size, [=](auto kernel) {
+    parallel_for(dx.n, [=](int64_t n) { avg_backward_image(dx, dy, n, beta, g, kernel); });
+  });
+}
+
+#define INSTANTIATE(T)                                                          \
+  template void max_pool_forward(View<T>, View<T>, int, int, int);              \
+  template void max_pool_backward(View<T>, View<T>, View<T>, int, int, int, T); \
+  template void avg_pool_forward(View<T>, View<T>, int, int, int);              \
+  template void avg_pool_backward(View<T>, View<T>, int, int, int, T);
+INSTANTIATE(float)
+INSTANTIATE(double)
+#undef INSTANTIATE
+
+}  // namespace host
+
+namespace {
+void check_pool(const char* op, Tensor y, Tensor x, int kernel, int stride, int padding) {
+  CHECK(kernel > 0 && kernel <= host::kMaxKernel && stride > 0 && padding >= 0 && 2 * padding <= kernel, op,
+        ": kernel ", kernel, ", stride ", stride, ", padding ", padding);
+  CHECK(x.h + 2 * padding >= kernel && x.w + 2 * padding >= kernel, op, ": kernel ", kernel,
+        " is larger than the padded input ", x.shape());
+  const Shape expected{x.n, pooled_size(x.h, kernel, stride, padding),
+                       pooled_size(x.w, kernel, stride, padding), x.c};
+  CHECK(y.shape() == expected, op, ": output ", y.shape(), " does not match ", expected, " from input ",
+        x.shape());
+}
+}  // namespace
+
+void max_pool_forward(Stream& stream, Tensor y, Tensor x, int kernel, int stride, int padding) {
+  check_pool("max_pool_forward", y, x, kernel, stride, padding);
+  stream.activate();
+  if (stream.device() == Device::cpu) return host::max_pool_forward<float>(y, x, kernel, stride, padding);
+  throw Error("max_pool_forward: no cuda kernel in this build");
+}
+
+void max_pool_backward(Stream& stream, Tensor dx, Tensor dy, Tensor x, int kernel, int stride, int padding,
+                       float beta) {
+  check_pool("max_pool_backward", dy, x, kernel, stride, padding);
+  CHECK(dx.shape() == x.shape(), "max_pool_backward: dx ", dx.shape(), " does not match x ", x.shape());
+  stream.activate();
+  if (stream.device() == Device::cpu)
+    return host::max_pool_backward<float>(dx, dy, x, kernel, stride, padding, beta);
+  throw Error("max_pool_backward: no cuda kernel in this build");
+}
+
+void avg_pool_forward(Stream& stream, Tensor y, Tensor x, int kernel, int stride, int padding) {
+  check_pool("avg_pool_forward", y, x, kernel, stride, padding);
+  stream.activate();
+  if (stream.device() == Device::cpu) return host::avg_pool_forward<float>(y, x, kernel, stride, padding);
+  throw Error("avg_pool_forward: no cuda kernel in this build");
+}
+
+void avg_pool_backward(Stream& stream, Tensor dx, Tensor dy, int kernel, int stride, int padding,
+                       float beta) {
+  check_pool("avg_pool_backward", dy, dx, kernel, stride, padding);
+  stream.activate();
+  if (stream.device() == Device::cpu)
+    return host::avg_pool_backward<float>(dx, dy, kernel, stride, padding, beta);
+  throw Error("avg_pool_backward: no cuda kernel in this build");
+}
+
+}  // namespace lanas

@@ -1,0 +1,151 @@
+// Tests of pool2d: a naive window loop, gradients, ties, strides, padding.
+#include "kernels/ops/pool2d.h"
+
+#include "tests/support/gradcheck.h"
+
+namespace lanas {
+namespace {
+using namespace lanas::test;
+
+struct Case {
+  Shape x;
+  int kernel, stride, padding, gap;
+};
+const Case kCases[] = {
+    {{2, 6, 6, 4}, 3, 1, 1, 0},  {{2, 6, 5, 4}, 3, 2, 1, 0},  {{1, 7, 7, 3}, 3, 2, 1, 4},
+    {{2, 8, 8, 16}, 3, 1, 1, 3}, {{1, 4, 6, 12}, 2, 2, 0, 0}, {{1, 5, 7, 1}, 2, 2, 0, 2},
+    {{2, 8, 8, 5}, 5, 3, 0, 0},  {{1, 9, 9, 2}, 5, 2, 2, 1},  {{1, 6, 6, 36}, 3, 1, 1, 0},
+    {{1, 2, 2, 4}, 3, 1, 1, 0},  {{1, 1, 1, 4}, 3, 1, 1, 0},  {{1, 9, 8, 3}, 4, 3, 1, 0},
+    {{1, 5, 5, 2}, 1, 2, 0, 0},
+};
+
+Shape pooled(const Case& k) {
+  return {k.x.n, pooled_size(k.x.h, k.kernel, k.stride, k.padding),
+          pooled_size(k.x.w, k.kernel, k.stride, k.padding), k.x.c};
+}
+
+// window(y element, x elements of the window in row-major order) for every output element.
+template <class Window>
+void for_windows(const Case& k, Window window) {
+  const Shape out = pooled(k);
+  for (int64_t i = 0; i < out.size(); ++i) {
+    const int c = int(i % out.c), ox = int(i / out.c % out.w), oy = int(i / out.c / out.w % out.h);
+    const int64_t n = i / out.c / out.w / out.h;
+    std::vector<int64_t> taps;
+    for (int r = 0; r < k.kernel; ++r)
+      for (int s = 0; s < k.kernel; ++s) {
+        const int iy = oy * k.stride - k.padding + r, ix = ox * k.stride - k.padding + s;
+        if (iy >= 0 && iy < k.x.h && ix >= 0 && ix < k.x.w)
+          taps.push_back(((n * k.x.h + iy) * k.x.w + ix) * k.x.c + c);
+      }
+    window(i, taps);
+  }
+}
+
+TEST(Pool2d, ForwardMatchesTheWindows) {
+  for (const Case& k : kCases) {
+    Random random(1);
+    TestTensor<double> x(k.x, k.x.c + k.gap), max(pooled(k), k.x.c + k.gap),
+        avg(pooled(k), k.x.c + 2 * k.gap);
+    x.randomize(random);
+    host::max_pool_forward<double>(max, x, k.kernel, k.stride, k.padding);
+    host::avg_pool_forward<double>(avg, x, k.kernel, k.stride, k.padding);
+    for_windows(k, [&](int64_t i, const std::vector<int64_t>& taps) {
+      double largest = x[taps[0]], sum = 0;
+      for (int64_t tap : taps) {
+        largest = std::max(largest, x[tap]);
+        sum += x[tap];
+      }
+      EXPECT_EQ(max[i], largest);
+      EXPECT_NEAR(avg[i], sum / double(taps.size()), 1e-12);
+    });
+    EXPECT_TRUE(max.gaps_untouched() && avg.gaps_untouched());
+  }
+}
+
+TEST(Pool2d, Gradients) {
+  for (const Case& k : kCases)
+    for (double beta : {0.0, 1.0}) {
+      Random random(2);
+      const int stride = k.x.c + k.gap;
+      TestTensor<double> x(k.x, stride), y(pooled(k), stride), dy(pooled(k), stride), dx(k.x, stride);
+      x.randomize_distinct(random);
+      dy.randomize(random);
+      if (beta == 1) dx.randomize(random);
+      const TestTensor<double> dx0 = dx;
+      const View<double> before = beta == 1 ? dx0.view() : View<double>();
+      TestTensor<double> dx_avg = dx;
+      host::max_pool_backward<double>(dx, dy, x, k.kernel, k.stride, k.padding, beta);
+      EXPECT_TRUE(gradcheck(
+          [&] {
+            host::max_pool_forward<double>(y, x, k.kernel, k.stride, k.padding);
+            return dot(y, dy);
+          },
+          {{"max dx", x, dx, before}}))
+          << k.x << " kernel " << k.kernel;
+      host::avg_pool_backward<double>(dx_avg, dy, k.kernel, k.stride, k.padding, beta);
+      EXPECT_TRUE(gradcheck(
+          [&] {
+            host::avg_pool_forward<double>(y, x, k.kernel, k.stride, k.padding);
+            return dot(y, dy);
+          },
+          {{"avg dx", x, dx_avg, before}}))
+          << k.x << " kernel " << k.kernel;
+      EXPECT_TRUE(dx.gaps_untouched() && dx_avg.gaps_untouched());
+    }
+}
+
+TEST(Pool2d, TiesGoToTheFirstMaximumInRowMajorOrder) {
+  for (const Case& k : kCases) {
+    Random random(3);
+    TestTensor<double> x(k.x), dy(pooled(k)), dx(k.x), expected(k.x);
+    for (int64_t i = 0; i < k.x.size(); ++i) x[i] = random.below(3);  // many ties, like relu's zeros
+    dy.randomize(random);
+    expected.fill(0);
+    for_windows(k, [&](int64_t i, const std::vector<int64_t>& taps) {
+      int64_t first = taps[0];
+      for (int64_t tap : taps)
+        if (x[tap] > x[first]) first = tap;
+      expected[first] += dy[i];
+    });
+    host::max_pool_backward<double>(dx, dy, x, k.kernel, k.stride, k.padding, 0);
+    EXPECT_TRUE(compare(dx, expected, 1e-14)) << k.x << " kernel " << k.kernel;
+  }
+}
+
+TEST(Pool2d, FloatLaunchersAgreeWithDouble) {
+  for (const Case& k : kCases) {
+    Random random(4);
+    Stream stream(Device::cpu, 2);
+    const int stride = k.x.c + k.gap;
+    TestTensor<double> x(k.x), y(pooled(k)), dy(pooled(k)), dx(k.x);
+    x.randomize_distinct(random);
+    dy.randomize(random);
+    TestTensor<float> fx = x.as<float>(stride), fdy = dy.as<float>(), fy(pooled(k), stride), fdx(k.x, stride);
+    host::max_pool_forward<double>(y, x, k.kernel, k.stride, k.padding);
+    max_pool_forward(stream, fy, fx, k.kernel, k.stride, k.padding);
+    EXPECT_TRUE(compare(fy, y, 1e-6));
+    host::max_pool_backward<double>(dx, dy, x, k.kernel, k.stride, k.padding, 0);
+    max_pool_backward(stream, fdx, fdy, fx, k.kernel, k.stride, k.padding, 0);
+    EXPECT_TRUE(compare(fdx, dx, 1e-6));
+    host::avg_pool_forward<double>(y, x, k.kernel, k.stride, k.padding);
+    avg_pool_forward(stream, fy, fx, k.kernel, k.stride, k.padding);
+    EXPECT_TRUE(compare(fy, y, 1e-6));
+    host::avg_pool_backward<double>(dx, dy, k.kernel, k.stride, k.padding, 0);
+    avg_pool_backward(stream, fdx, fdy, k.kernel, k.stride, k.padding, 0);
+    EXPECT_TRUE(compare(fdx, dx, 1e-6));
+  }
+}
+
+TEST(Pool2d, Errors) {
+  Stream stream;
+  TestTensor<float> x({1, 4, 4, 4}), y({1, 3, 2, 4});
+  EXPECT_THROW(max_pool_forward(stream, y, x, 3, 2, 1), Error);
+  EXPECT_THROW(avg_pool_forward(stream, x, x, 3, 1, 2), Error);
+  EXPECT_THROW(max_pool_backward(stream, y, x, x, 3, 1, 1, 0), Error);
+  EXPECT_THROW(avg_pool_backward(stream, x, y, 2, 2, 0, 0), Error);
+  EXPECT_THROW(avg_pool_forward(stream, y, x, 5, 3, 0), Error);
+}
+
+}  // namespace
+}  // namespace lanas
