@@ -128,12 +128,12 @@ LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int 
   const int tail = plan.d_vectors() * W - plan.y.w * plan.x.c;
   if (depthwise) pack_rows<W>(t.padded, plan, f.x, n, begin, end, f.norm);
   const StencilShape shape = plan.stencil_shape();
-  for_tiles(begin, end, depthwise ? plan.step : 1, [&](int o, int rows) {
+  for_tiles(begin, end, depthwise ? plan.step : 1, [&](int o, int rows) LANAS_LAMBDA {
     Rows d{{}, rows, plan.x.c};
     for (int r = 0; r < 4; ++r) d.row[r] = t.d + r * plan.d_pitch;
     if (depthwise) {
       const float* in = t.padded + ptrdiff_t(o - begin) * plan.op.stride * plan.pitch;
-      with_constants(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) {
+      with_constants(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
         stencil<W, k, jump, count>(d.row, in, f.depthwise, shape);
       });
     } else {

@@ -131,7 +131,8 @@ LANAS_INLINE void finish_row(const Backward& b, const Backward::Thread& t, float
       activate_row<W>(t.z, x, b.x.stride, width, c, b.norm.scale, b.norm.shift, repeat, true);
       z = t.z;
     }
-    map_flat<W>(dz, dz, size, [&](Vec<W> g, int i) { return load<W>(z + i) > Vec<W>{} ? g : Vec<W>{}; });
+    map_flat<W>(dz, dz, size,
+                [&](Vec<W> g, int i) LANAS_LAMBDA { return load<W>(z + i) > Vec<W>{} ? g : Vec<W>{}; });
   }
   if (!plan.op.norm) {
     copy_pixels<W>(b.gradient.dx.at(n, iy, 0), b.gradient.dx.stride, dz, c, width, c, b.gradient.beta_dx);
@@ -170,7 +171,7 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
   }
   const StencilShape shape = plan.stencil_shape();
   if (depthwise && b.want_dp)
-    with_constants(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) {
+    with_constants(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
       stencil<W, k, jump, count>(d.row, in, b.depthwise, shape);
     });
   if (!depthwise)
@@ -180,7 +181,7 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
   if (!b.want_dw && !b.want_dz) return;
   input_rows<W>(b, t, dd, dy);
   if (b.want_dw)
-    with_constants(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) {
+    with_constants(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
       stencil_gradient<W, k, jump, count>(t.dw, dd.row, in, shape);
     });
   if (!b.want_dz) return;
@@ -201,19 +202,20 @@ LANAS_INLINE void backward_image(const Backward& b, const Backward::Thread& t, i
   const bool depthwise = plan.op.has_depthwise();
   const int c = plan.x.c;
   if (depthwise) pack_rows<W>(t.padded, plan, b.x, n, 0, plan.y.h, b.norm);
-  for_tiles(0, plan.y.h, plan.step, [&](int o, int rows) { backward_tile<W>(b, t, n, o, rows); });
+  for_tiles(0, plan.y.h, plan.step,
+            [&](int o, int rows) LANAS_LAMBDA { backward_tile<W>(b, t, n, o, rows); });
   if (!b.want_dz || (!depthwise && plan.op.stride == 1)) return;
   int column[kMaxKernel];
   for (int kx = 0; kx < plan.k; ++kx) column[kx] = kx * plan.op.dilation * c;
   const StencilShape shape{plan.k, (plan.x.w * c + W - 1) / W, plan.period,
                            ptrdiff_t(plan.op.dilation) * b.wide_pitch, column};
   const int step = depthwise ? plan.op.dilation : 1;
-  for_tiles(0, plan.x.h, step, [&](int o, int rows) {
+  for_tiles(0, plan.x.h, step, [&](int o, int rows) LANAS_LAMBDA {
     float* dz[4];
     for (int r = 0; r < 4; ++r)
       dz[r] = depthwise ? t.rows + ptrdiff_t(r) * b.wide_pitch : t.wide + (o + r) * b.wide_pitch;
     if (depthwise)
-      with_constants(plan.k, 1, rows, [&](auto k, auto jump, auto count) {
+      with_constants(plan.k, 1, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
         stencil<W, k, jump, count>(dz, t.wide + o * b.wide_pitch, b.flipped, shape);
       });
     for (int r = 0; r < rows; ++r) {
@@ -269,7 +271,7 @@ LANAS_INLINE void norm_thread(const Backward& b, int thread, int threads) {
       dz = t.rows;
     }
     int phase = 0;
-    map_flat<W>(t.rows, dz, width * c, [&](Vec<W> g, int i) {
+    map_flat<W>(t.rows, dz, width * c, [&](Vec<W> g, int i) LANAS_LAMBDA {
       g = g * load<W>(b.dx_factor + phase) + load<W>(t.z + i);
       phase = phase + W == repeat ? 0 : phase + W;
       return g;

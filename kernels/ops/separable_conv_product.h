@@ -62,7 +62,7 @@ template <int W, bool STATS>
 LANAS_INLINE void product(const Rows& out, const Rows& in, int pixels, int depth, const float* w,
                           int w_stride, const float* bias, float* sum, float* square) {
   constexpr int kPixels = W == 16 ? 8 : 4;
-  const auto block = [&](auto vectors, int j) {
+  const auto block = [&](auto vectors, int j) LANAS_LAMBDA {
     constexpr int V = decltype(vectors)::value;
     for (int t = 0; t < out.count; ++t) {
       float *to = out.row[t] + j, *s = STATS ? sum + j : nullptr, *q = STATS ? square + j : nullptr;
@@ -151,7 +151,7 @@ LANAS_INLINE void product_gradient_block(float* dw, int dw_stride, const Rows& i
 template <int W>
 LANAS_INLINE void product_gradient(float* dw, int dw_stride, int depth, const Rows& in, const Rows& dy,
                                    int pixels) {
-  const auto block = [&](auto vectors, int j) {
+  const auto block = [&](auto vectors, int j) LANAS_LAMBDA {
     constexpr int V = decltype(vectors)::value;
     constexpr int kRows = (V == 1 ? 16 : 8) / (W == 16 ? 1 : 2);
     int i = 0;

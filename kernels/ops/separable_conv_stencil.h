@@ -111,13 +111,13 @@ LANAS_INLINE void for_tiles(int begin, int end, int step, Tile&& tile) {
 // Calls f(K, Step, ROWS) as integral constants; K = 0 stands for sizes other than 3 and 5.
 template <class F>
 LANAS_INLINE void with_constants(int k, int step, int rows, F&& f) {
-  const auto choose = [&](auto kernel, auto jump) {
+  const auto choose = [&](auto kernel, auto jump) LANAS_LAMBDA {
     if (rows == 4)
       f(kernel, jump, std::integral_constant<int, 4>());
     else
       f(kernel, jump, std::integral_constant<int, 1>());
   };
-  const auto choose_kernel = [&](auto jump) {
+  const auto choose_kernel = [&](auto jump) LANAS_LAMBDA {
     if (k == 3)
       choose(std::integral_constant<int, 3>(), jump);
     else if (k == 5)

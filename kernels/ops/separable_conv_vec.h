@@ -9,6 +9,9 @@
 
 #include "kernels/core/parallel.h"
 
+// For lambdas that must be part of the function with the target attribute.
+#define LANAS_LAMBDA __attribute__((always_inline))
+
 namespace lanas::cpu {
 
 template <int W>
@@ -136,10 +139,10 @@ LANAS_INLINE void activate_row(float* z, const float* x, ptrdiff_t x_stride, int
     copy_pixels<W>(z, c, x, x_stride, count, c);
     x = z;
   }
-  const auto rectify = [relu](Vec<W> v) { return relu ? (v > Vec<W>{} ? v : Vec<W>{}) : v; };
-  if (!scale) return map_flat<W>(z, x, size, [&](Vec<W> v, int) { return rectify(v); });
+  const auto rectify = [relu](Vec<W> v) LANAS_LAMBDA { return relu ? (v > Vec<W>{} ? v : Vec<W>{}) : v; };
+  if (!scale) return map_flat<W>(z, x, size, [&](Vec<W> v, int) LANAS_LAMBDA { return rectify(v); });
   int phase = 0;
-  map_flat<W>(z, x, size, [&](Vec<W> v, int) {
+  map_flat<W>(z, x, size, [&](Vec<W> v, int) LANAS_LAMBDA {
     v = v * load<W>(scale + phase) + load<W>(shift + phase);
     phase = phase + W == repeat ? 0 : phase + W;
     return rectify(v);
