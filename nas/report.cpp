@@ -1,0 +1,173 @@
+#include "nas/report.h"
+
+#include <algorithm>
+
+#include "nas/progress.h"
+#include "nas/report_text.h"
+#include "nas/settings.h"
+
+namespace lanas {
+namespace {
+
+using Json = nlohmann::json;
+
+Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
+
+Json network_json(const NetworkResult& n) {
+  Json search = Json::array(), training = Json::array();
+  for (const SearchEpoch& epoch : n.search) search.push_back(to_json(epoch));
+  for (const RetrainEpoch& epoch : n.training) training.push_back(to_json(epoch));
+  return {{"name", n.name},
+          {"lambda", n.lambda},
+          {"genotype", write_genotype(n.genotype)},
+          {"test_accuracy", number(n.test_accuracy)},
+          {"valid_accuracy", number(n.valid_accuracy)},
+          {"parameters", n.parameters},
+          {"macs", n.macs},
+          {"predicted_ms", number(n.predicted_ms)},
+          {"latency_ms",
+           {{"median", number(n.latency_ms.median_ms)},
+            {"p10", number(n.latency_ms.p10_ms)},
+            {"p90", number(n.latency_ms.p90_ms)},
+            {"repeats", n.latency_ms.repeats}}},
+          {"skips_normal", n.skips_normal},
+          {"skips_reduce", n.skips_reduce},
+          {"search", search},
+          {"training", training}};
+}
+
+Json predictor_json(const PredictorResult& p) {
+  Json held_out = Json::array();
+  for (const auto& [predicted, measured] : p.held_out) held_out.push_back({predicted, measured});
+  return {{"n_train", p.n_train},
+          {"n_test", p.n_test},
+          {"test_mape", number(p.test_mape)},
+          {"within_5", number(p.within_5)},
+          {"within_10", number(p.within_10)},
+          {"spearman", number(p.spearman)},
+          {"cheapest_tenth", number(p.cheapest_tenth)},
+          {"linear_mape", number(p.linear_mape)},
+          {"linear_spearman", number(p.linear_spearman)},
+          {"noise_mape", number(p.noise_mape)},
+          {"mean_drift", number(p.mean_drift)},
+          {"max_drift", number(p.max_drift)},
+          {"held_out_predicted_measured_ms", held_out}};
+}
+
+std::string padded(const std::string& text, size_t width, bool left) {
+  const std::string space(width > text.size() ? width - text.size() : 0, ' ');
+  return left ? text + space : space + text;
+}
+
+std::string aligned(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> widths(rows[0].size());
+  for (const auto& row : rows)
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  std::string text;
+  for (const auto& row : rows) {
+    for (size_t i = 0; i < row.size(); ++i) text += (i ? "  " : "") + padded(row[i], widths[i], i == 0);
+    text += '\n';
+  }
+  return text;
+}
+
+}  // namespace
+
+Json report_json(const RunReport& report) {
+  Json networks = Json::array(), stages = Json::array(), setting = Json::object();
+  for (const NetworkResult& network : report.networks) networks.push_back(network_json(network));
+  for (const auto& [name, seconds] : report.stages)
+    stages.push_back({{"name", name}, {"seconds", number(seconds)}});
+  for (const auto& [key, value] : report.latency_setting) setting[key] = value;
+  return {{"preset", report.preset},
+          {"data", report.data},
+          {"seed", report.seed},
+          {"date", report.date},
+          {"machine", report.machine},
+          {"networks", networks},
+          {"predictor", predictor_json(report.predictor)},
+          {"latency_setting", setting},
+          {"stages", stages},
+          {"seconds", number(report.seconds)},
+          {"peak_bytes", report.peak_bytes},
+          {"config", report.config}};
+}
+
+const NetworkResult* baseline_of(const RunReport& report) {
+  for (const NetworkResult& network : report.networks)
+    if (network.name == "lambda0") return &network;
+  return nullptr;
+}
+
+double latency_change(const RunReport& report, const NetworkResult& network) {
+  const NetworkResult* base = baseline_of(report);
+  if (!base || !(base->latency_ms.median_ms > 0)) return kUnknown;
+  return network.latency_ms.median_ms / base->latency_ms.median_ms - 1;
+}
+
+std::vector<std::vector<std::string>> network_rows(const RunReport& report) {
+  std::vector<std::vector<std::string>> rows = {{"network", "lambda", "test accuracy", "measured ms",
+                                                 "p10 - p90", "vs lambda0", "predicted ms", "parameters",
+                                                 "MACs", "skips"}};
+  for (const NetworkResult& n : report.networks) {
+    const bool random = n.search.empty() && n.lambda == 0 && n.name != "lambda0";
+    const bool baseline = n.name == "lambda0";
+    const double change = latency_change(report, n);
+    rows.push_back({n.name, random ? "-" : join(n.lambda), percent(n.test_accuracy, 2),
+                    fixed(n.latency_ms.median_ms, 3),
+                    fixed(n.latency_ms.p10_ms, 3) + " - " + fixed(n.latency_ms.p90_ms, 3),
+                    baseline || !std::isfinite(change) ? "-" : signed_fixed(100 * change, 1) + "%",
+                    fixed(n.predicted_ms, 3), short_count(n.parameters), short_count(n.macs),
+                    join(n.skips_normal, " + ", n.skips_reduce)});
+  }
+  return rows;
+}
+
+std::vector<std::string> comparisons(const RunReport& report) {
+  std::vector<std::string> lines;
+  const NetworkResult* base = baseline_of(report);
+  if (!base) return lines;
+  for (const NetworkResult& n : report.networks) {
+    const double change = latency_change(report, n);
+    if (!(n.lambda > 0) || !std::isfinite(change)) continue;
+    const double points = 100 * (n.test_accuracy - base->test_accuracy);
+    lines.push_back(join("With the latency term (", n.name, ", lambda ", n.lambda,
+                         "): ", fixed(n.latency_ms.median_ms, 3), " ms measured against ",
+                         fixed(base->latency_ms.median_ms, 3), " ms without it, ", percent(std::abs(change)),
+                         change < 0 ? " lower" : " higher", "; test accuracy ", percent(n.test_accuracy, 2),
+                         " against ", percent(base->test_accuracy, 2), ", ", fixed(std::abs(points), 2),
+                         points < 0 ? " points lower." : " points higher."));
+  }
+  return lines;
+}
+
+std::vector<std::string> predictor_lines(const PredictorResult& p) {
+  std::vector<std::string> lines;
+  if (p.n_test == 0) return lines;
+  lines.push_back(join("Latency predictor: mean relative error ", percent(p.test_mape, 2), " on ", p.n_test,
+                       " architectures that it had not seen (", p.n_train, " for training); ",
+                       percent(p.within_5), " within 5%, ", percent(p.within_10),
+                       " within 10%; rank correlation ", fixed(p.spearman, 4), "; ",
+                       percent(p.cheapest_tenth, 2), " in the cheapest tenth."));
+  if (std::isfinite(p.linear_mape))
+    lines.push_back(join("Ridge regression on the same rows: mean relative error ", percent(p.linear_mape, 2),
+                         ", rank correlation ", fixed(p.linear_spearman, 4), "."));
+  if (std::isfinite(p.noise_mape))
+    lines.push_back(join("Noise of measuring itself: ", percent(p.noise_mape, 2),
+                         "; no predictor can be expected to be much better."));
+  if (std::isfinite(p.mean_drift))
+    lines.push_back(join("Control networks moved by ", percent(p.mean_drift, 2), " in the mean and ",
+                         percent(p.max_drift, 2), " at most."));
+  return lines;
+}
+
+std::string report_table(const RunReport& report) {
+  std::string text = aligned(network_rows(report)) + '\n';
+  for (const std::string& line : comparisons(report)) text += line + '\n';
+  for (const std::string& line : predictor_lines(report.predictor)) text += line + '\n';
+  text += join("Time ", format_seconds(report.seconds), ", at most ",
+               fixed(double(report.peak_bytes) / 1e9, 2), " GB of memory, on ", report.machine, ".\n");
+  return text;
+}
+
+}  // namespace lanas
