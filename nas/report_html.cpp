@@ -23,10 +23,10 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }
-figure { margin: 0; } figure svg { width: 100%; height: auto; } figcaption { font-size: .92rem; }
+figure { margin: 0; max-width: 36rem; } figure svg { width: 100%; height: auto; } figcaption { font-size: .92rem; }
 .cells { background: #fff; color: #000; border-radius: .5rem; padding: .5rem; overflow-x: auto; }
-.cells svg { width: 100%; min-width: 40rem; height: auto; }
-pre { overflow-x: auto; padding: .6rem; background: var(--note); border-radius: .5rem; font-size: .85rem; }
+.cells svg { width: 46rem; max-width: 100%; min-width: 34rem; height: auto; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: .6rem; background: var(--note); border-radius: .5rem; font-size: .85rem; }
 )";
 
 std::string escaped(const std::string& text) {

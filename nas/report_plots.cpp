@@ -74,8 +74,8 @@ std::optional<std::string> draw(const std::string& title, const std::string& x_l
   add_series(data, plots, series);
   if (plots.empty()) return "";
   const std::string script =
-      join("set terminal svg dynamic noenhanced font 'sans-serif,15' size 640,420\n",
-           "set border 3\nset tics nomirror\nset grid lc rgb '#8a8a8a' lw 0.3\nset key bmargin horizontal\n",
+      join("set terminal svg dynamic noenhanced font 'sans-serif,15' size 520,380\n",
+           "set border 3\nset tics nomirror\nset grid lc rgb '#8a8a8a' lw 0.3\nset key tmargin horizontal\n",
            "set offsets graph 0.04, graph 0.04, graph 0.06, graph 0.06\n", "set xlabel ", quoted(x_label),
            "\nset ylabel ", quoted(y_label), "\n", data, plots, extra_plot, "\n");
   try {
