@@ -1,0 +1,101 @@
+// channel_shuffle.cu -- the transposition [groups, c/groups] -> [c/groups, groups] within each pixel.
+#include <type_traits>
+
+#include "kernels/ops/blocks.h"
+#include "kernels/ops/channel_shuffle.h"
+
+namespace lanas {
+namespace host {
+namespace {
+
+// to[m*groups + g] = from[g*members + m] + beta to. The inverse swaps groups and members.
+template <class T, class Groups>
+LANAS_INLINE void shuffle_pixel(T* to, const T* from, Groups groups, int members, T beta) {
+  if (beta == 0) {
+#pragma omp simd
+    for (int m = 0; m < members; ++m)
+      for (int g = 0; g < groups; ++g) to[m * groups + g] = from[g * members + m];
+  } else {
+#pragma omp simd
+    for (int m = 0; m < members; ++m)
+      for (int g = 0; g < groups; ++g) to[m * groups + g] = from[g * members + m] + beta * to[m * groups + g];
+  }
+}
+// The inverse: to[g*members + m] = from[m*groups + g] + beta to.
+template <class T, class Groups>
+LANAS_INLINE void unshuffle_pixel(T* to, const T* from, Groups groups, int members, T beta) {
+  if (beta == 0) {
+#pragma omp simd
+    for (int m = 0; m < members; ++m)
+      for (int g = 0; g < groups; ++g) to[g * members + m] = from[m * groups + g];
+  } else {
+#pragma omp simd
+    for (int m = 0; m < members; ++m)
+      for (int g = 0; g < groups; ++g)
+        to[g * members + m] = from[m * groups + g] + beta * to[g * members + m];
+  }
+}
+
+// body(groups) for every run of pixels, with the usual numbers of groups as constants.
+template <class Body>
+void for_pixels(int64_t pixels, int groups, Body body) {
+  const auto parts = [=](auto k) {
+    parallel_for((pixels + 63) / 64, [=](int64_t part) {
+      for (int64_t p = part * 64; p < std::min(pixels, part * 64 + 64); ++p) body(p, k);
+    });
+  };
+  switch (groups) {
+    case 2:
+      return parts(std::integral_constant<int, 2>{});
+    case 4:
+      return parts(std::integral_constant<int, 4>{});
+    default:
+      return parts(groups);
+  }
+}
+
+}  // namespace
+
+template <class T>
+void channel_shuffle_forward(View<T> y, View<T> x, int groups) {
+  for_pixels(x.pixels(), groups,
+             [=](int64_t p, auto k) { shuffle_pixel(y.pixel(p), x.pixel(p), k, x.c / k, T(0)); });
+}
+
+template <class T>
+void channel_shuffle_backward(View<T> dx, View<T> dy, int groups, T beta) {
+  for_pixels(dy.pixels(), groups,
+             [=](int64_t p, auto k) { unshuffle_pixel(dx.pixel(p), dy.pixel(p), k, dy.c / k, beta); });
+}
+
+#define INSTANTIATE(T)                                          \
+  template void channel_shuffle_forward(View<T>, View<T>, int); \
+  template void channel_shuffle_backward(View<T>, View<T>, int, T);
+INSTANTIATE(float)
+INSTANTIATE(double)
+#undef INSTANTIATE
+
+}  // namespace host
+
+namespace {
+void check_shuffle(const char* op, Tensor y, Tensor x, int groups) {
+  CHECK(y.shape() == x.shape(), op, ": output ", y.shape(), " does not match input ", x.shape());
+  CHECK(groups > 0 && x.c % groups == 0, op, ": ", groups, " groups do not divide ", x.c, " channels");
+}
+}  // namespace
+
+void channel_shuffle_forward(Stream& stream, Tensor y, Tensor x, int groups) {
+  check_shuffle("channel_shuffle_forward", y, x, groups);
+  stream.activate();
+  if (stream.device() == Device::cpu) return host::channel_shuffle_forward<float>(y, x, groups);
+  throw Error("channel_shuffle_forward: no cuda kernel in this build");
+}
+
+void channel_shuffle_backward(Stream& stream, Tensor dx, Tensor dy, int groups, float beta) {
+  check_shuffle("channel_shuffle_backward", dx, dy, groups);
+  stream.activate();
+  if (stream.device() == Device::cpu) return host::channel_shuffle_backward<float>(dx, dy, groups, beta);
+  throw Error("channel_shuffle_backward: no cuda kernel in this build");
+}
+
+}  // namespace lanas
