@@ -50,9 +50,9 @@ struct Backward {
   size_t dp_size() const { return size_t(plan.x.c) * round_up(plan.y.c, kMaxLanes); }
 
   struct Thread {
-    double *dp_sum, *dw_sum;                        // of this thread's images
-    float *dp, *dw, *norm_sums;                     // of one image
-    float *padded, *wide, *d, *dd, *dy, *rows, *z;  // wide: dd with zeros around and between
+    double *dp_sum, *dw_sum;                            // of this thread's images
+    float *dp, *dw, *norm_sums;                         // of one image
+    float *padded, *wide, *d, *dd, *dy, *rows, *z, *x;  // wide: dd with zeros around and between
     Thread(const Backward& b, Carver& carver) {
       const Plan& plan = b.plan;
       const size_t cout = size_t(round_up(plan.y.c, kMaxLanes)), cin = size_t(round_up(plan.x.c, kMaxLanes));
@@ -66,7 +66,7 @@ struct Backward {
       d = carver.take<float>(4 * size_t(plan.d_pitch)), dd = carver.take<float>(4 * size_t(plan.d_pitch));
       dy = carver.take<float>(4 * row * cout);
       rows = carver.take<float>(4 * std::max(row * cin, size_t(b.wide_pitch)));
-      z = carver.take<float>(size_t(b.wide_pitch));
+      z = carver.take<float>(size_t(b.wide_pitch)), x = carver.take<float>(size_t(b.wide_pitch));
     }
   };
 };
@@ -119,40 +119,54 @@ LANAS_INLINE void input_rows(const Backward& b, const Backward::Thread& t, const
     for (int r = 0; r < dd.count; ++r) copy_pixels<W>(dd.row[r], c, out.row[r], out.stride, width, c);
 }
 
-// What becomes of a row of dz before the mask: z is relu(normalise(x)) there, or null to compute it.
+// Masks the vectors of a row of dz where z is not above 0 (z null: keeps them) and writes beta*to + dz to
+// `to`. With sums (null: none) also adds dz and dz xhat to them, with xhat = scale x + shift, or x if affine
+// is null.
+template <int W>
+LANAS_INLINE void finish_vectors(float* to, float beta, const float* dz, const float* z, int vectors,
+                                 int period, float* sums, const float* x, const NormTable* affine) {
+  for (int phase = 0; phase < period; ++phase) {
+    const Vec<W> scale = affine ? load<W>(affine->scale + phase * W) : broadcast<W>(1);
+    const Vec<W> shift = affine ? load<W>(affine->shift + phase * W) : Vec<W>{};
+    Vec<W> sum = {}, dot = {};
+    for (int v = phase; v < vectors; v += period) {
+      Vec<W> g = load<W>(dz + v * W);
+      if (z) g = load<W>(z + v * W) > Vec<W>{} ? g : Vec<W>{};
+      if (sums) sum += g, dot += g * (load<W>(x + v * W) * scale + shift);
+      if (beta != 0) g += beta * load<W>(to + v * W);
+      store<W>(to + v * W, g);
+    }
+    if (!sums) continue;
+    float *s = sums + phase * W, *d = s + period * W;
+    store<W>(s, load<W>(s) + sum), store<W>(d, load<W>(d) + dot);
+  }
+}
+
+// What becomes of a row of dz before the mask, which has room for whole vectors: z is relu(normalise(x))
+// there, or null to compute it. Without norm it goes to dx, else to where it waits for its sums.
 template <int W>
 LANAS_INLINE void finish_row(const Backward& b, const Backward::Thread& t, float* dz, const float* z, int n,
                              int iy) {
   const Plan& plan = b.plan;
-  const int c = plan.x.c, width = plan.x.w, size = width * c, repeat = b.lanes_c;
+  const bool relu = plan.op.relu, norm = bool(plan.op.norm), affine = norm && plan.op.norm.gamma;
+  const int c = plan.x.c, width = plan.x.w, size = width * c, vectors = (size + W - 1) / W;
+  const Tensor out = norm ? b.dz : b.gradient.dx;
+  const float beta = norm ? 0.0f : b.gradient.beta_dx;
+  const bool whole = size % W == 0, direct = b.gradient.dx && out.packed() && whole;
+  if (!whole) std::fill_n(dz + size, vectors * W - size, 0.0f);
   const float* x = b.x.at(n, iy, 0);
-  if (plan.op.relu) {
-    if (!z) {
-      activate_row<W>(t.z, x, b.x.stride, width, c, b.norm.scale, b.norm.shift, repeat, true);
-      z = t.z;
-    }
-    map_flat<W>(dz, dz, size,
-                [&](Vec<W> g, int i) LANAS_LAMBDA { return load<W>(z + i) > Vec<W>{} ? g : Vec<W>{}; });
+  if (!z && (relu || (norm && !affine))) {
+    activate_row<W>(t.z, x, b.x.stride, width, c, b.norm.scale, b.norm.shift, b.lanes_c, relu);
+    z = t.z;
   }
-  if (!plan.op.norm) {
-    copy_pixels<W>(b.gradient.dx.at(n, iy, 0), b.gradient.dx.stride, dz, c, width, c, b.gradient.beta_dx);
-    return;
+  if (affine && (!b.x.packed() || !whole)) {
+    copy_pixels<W>(t.x, c, x, b.x.stride, width, c);
+    x = t.x;
   }
-  const float* xhat = z;  // where dz is not zero
-  if (!xhat || plan.op.norm.gamma) {
-    activate_row<W>(t.z, x, b.x.stride, width, c, b.xhat.scale, b.xhat.shift, repeat, false);
-    xhat = t.z;
-  }
-  float *sum = t.norm_sums, *dot = sum + repeat;
-  int phase = 0, i = 0;
-  for (; i + W <= size; i += W) {
-    const Vec<W> g = load<W>(dz + i);
-    store<W>(sum + phase, load<W>(sum + phase) + g);
-    store<W>(dot + phase, load<W>(dot + phase) + g * load<W>(xhat + i));
-    phase = phase + W == repeat ? 0 : phase + W;
-  }
-  for (int l = 0; i < size; ++i, ++l) sum[phase + l] += dz[i], dot[phase + l] += dz[i] * xhat[i];
-  if (b.gradient.dx) copy_pixels<W>(b.dz.at(n, iy, 0), b.dz.stride, dz, c, width, c);
+  if (!affine) x = z;  // without gamma z is xhat wherever dz is not zero
+  finish_vectors<W>(direct ? out.at(n, iy, 0) : dz, direct ? beta : 0.0f, dz, relu ? z : nullptr, vectors,
+                    plan.period, norm ? t.norm_sums : nullptr, x, affine ? &b.xhat : nullptr);
+  if (!direct && b.gradient.dx) copy_pixels<W>(out.at(n, iy, 0), out.stride, dz, c, width, c, beta);
 }
 
 // dd, and with it everything but dz, of one tile of output rows.
@@ -256,27 +270,31 @@ LANAS_INLINE void backward_thread(const Backward& b, int thread, int threads) {
 template <int W>
 LANAS_INLINE void norm_thread(const Backward& b, int thread, int threads) {
   const Plan& plan = b.plan;
-  const int c = plan.x.c, width = plan.x.w, repeat = b.lanes_c;
+  const int c = plan.x.c, width = plan.x.w, size = width * c, period = plan.period;
   Carver carver(b.threads_base + b.thread_bytes * size_t(thread));
   const Backward::Thread t(b, carver);
   const Tensor dx = b.gradient.dx;
+  const bool whole = size % W == 0;
+  const float beta = b.gradient.beta_dx;
   const int64_t n = plan.x.n, h = plan.x.h;
   for (int64_t row = n * thread / threads * h; row < n * (thread + 1) / threads * h; ++row) {
     const int64_t p = row * width;
-    activate_row<W>(t.z, b.x.pixel(p), b.x.stride, width, c, b.dx_table.scale, b.dx_table.shift, repeat,
-                    false);
-    const float* dz = b.dz.pixel(p);
-    if (!b.dz.packed()) {
-      copy_pixels<W>(t.rows, c, dz, b.dz.stride, width, c);
-      dz = t.rows;
+    float *x = b.x.pixel(p), *dz = b.dz.pixel(p), *to = dx.pixel(p);
+    if (!b.x.packed() || !whole) copy_pixels<W>(t.x, c, x, b.x.stride, width, c), x = t.x;
+    if (!b.dz.packed() || !whole) copy_pixels<W>(t.z, c, dz, b.dz.stride, width, c), dz = t.z;
+    const bool direct = dx.packed() && whole;
+    if (!direct) to = t.rows;
+    for (int phase = 0; phase < period; ++phase) {
+      const Vec<W> factor = load<W>(b.dx_factor + phase * W);
+      const Vec<W> scale = load<W>(b.dx_table.scale + phase * W),
+                   shift = load<W>(b.dx_table.shift + phase * W);
+      for (int i = phase * W; i < size; i += period * W) {
+        Vec<W> g = factor * load<W>(dz + i) + (scale * load<W>(x + i) + shift);
+        if (direct && beta != 0) g += beta * load<W>(to + i);
+        store<W>(to + i, g);
+      }
     }
-    int phase = 0;
-    map_flat<W>(t.rows, dz, width * c, [&](Vec<W> g, int i) LANAS_LAMBDA {
-      g = g * load<W>(b.dx_factor + phase) + load<W>(t.z + i);
-      phase = phase + W == repeat ? 0 : phase + W;
-      return g;
-    });
-    copy_pixels<W>(dx.pixel(p), dx.stride, t.rows, c, width, c, b.gradient.beta_dx);
+    if (!direct) copy_pixels<W>(dx.pixel(p), dx.stride, to, c, width, c, beta);
   }
 }
 
