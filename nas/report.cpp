@@ -54,6 +54,49 @@ Json predictor_json(const PredictorResult& p) {
           {"held_out_predicted_measured_ms", held_out}};
 }
 
+double read_number(const Json& json, const char* key) {
+  return json.at(key).is_null() ? kUnknown : json.at(key).get<double>();
+}
+
+NetworkResult network_from_json(const Json& json) {
+  NetworkResult n;
+  n.name = json.at("name");
+  n.lambda = json.at("lambda");
+  n.genotype = read_genotype(json.at("genotype").get<std::string>());
+  n.test_accuracy = read_number(json, "test_accuracy");
+  n.valid_accuracy = read_number(json, "valid_accuracy");
+  n.parameters = json.at("parameters");
+  n.macs = json.at("macs");
+  n.predicted_ms = read_number(json, "predicted_ms");
+  const Json& latency = json.at("latency_ms");
+  n.latency_ms = {read_number(latency, "median"), read_number(latency, "p10"), read_number(latency, "p90"),
+                  latency.at("repeats"), n.macs};
+  n.skips_normal = json.at("skips_normal");
+  n.skips_reduce = json.at("skips_reduce");
+  for (const Json& epoch : json.at("search")) n.search.push_back(search_epoch_from_json(epoch));
+  for (const Json& epoch : json.at("training")) n.training.push_back(retrain_epoch_from_json(epoch));
+  return n;
+}
+
+PredictorResult predictor_from_json(const Json& json) {
+  PredictorResult p;
+  p.n_train = json.at("n_train");
+  p.n_test = json.at("n_test");
+  p.test_mape = read_number(json, "test_mape");
+  p.within_5 = read_number(json, "within_5");
+  p.within_10 = read_number(json, "within_10");
+  p.spearman = read_number(json, "spearman");
+  p.cheapest_tenth = read_number(json, "cheapest_tenth");
+  p.linear_mape = read_number(json, "linear_mape");
+  p.linear_spearman = read_number(json, "linear_spearman");
+  p.noise_mape = read_number(json, "noise_mape");
+  p.mean_drift = read_number(json, "mean_drift");
+  p.max_drift = read_number(json, "max_drift");
+  for (const Json& pair : json.at("held_out_predicted_measured_ms"))
+    p.held_out.emplace_back(pair.at(0), pair.at(1));
+  return p;
+}
+
 std::string padded(const std::string& text, size_t width, bool left) {
   const std::string space(width > text.size() ? width - text.size() : 0, ' ');
   return left ? text + space : space + text;
@@ -91,6 +134,27 @@ Json report_json(const RunReport& report) {
           {"seconds", number(report.seconds)},
           {"peak_bytes", report.peak_bytes},
           {"config", report.config}};
+}
+
+RunReport report_from_json(const Json& json, const std::string& source) try {
+  RunReport report;
+  report.preset = json.at("preset");
+  report.data = json.at("data");
+  report.seed = json.at("seed");
+  report.date = json.at("date");
+  report.machine = json.at("machine");
+  for (const Json& network : json.at("networks")) report.networks.push_back(network_from_json(network));
+  report.predictor = predictor_from_json(json.at("predictor"));
+  for (const auto& [key, value] : json.at("latency_setting").items())
+    report.latency_setting.emplace_back(key, value);
+  for (const Json& stage : json.at("stages"))
+    report.stages.emplace_back(stage.at("name"), read_number(stage, "seconds"));
+  report.seconds = read_number(json, "seconds");
+  report.peak_bytes = json.at("peak_bytes");
+  report.config = json.at("config");
+  return report;
+} catch (const Json::exception& error) {
+  throw Error(source + ": is not the report of a run: " + error.what());
 }
 
 const NetworkResult* baseline_of(const RunReport& report) {

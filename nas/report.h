@@ -60,6 +60,8 @@ struct RunReport {
 };
 
 nlohmann::json report_json(const RunReport& report);
+// The inverse. Error naming `source` where it is not such a report.
+RunReport report_from_json(const nlohmann::json& json, const std::string& source = "report");
 
 // Aligned lines for a terminal, ending with a line break: the networks, what the latency term changed, the
 // predictor beside its noise, time and memory.

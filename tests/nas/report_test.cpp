@@ -127,6 +127,28 @@ TEST(ReportJson, UnknownNumbersAreNull) {
   EXPECT_EQ(report_table(report).find("nan"), std::string::npos);
 }
 
+TEST(ReportJson, ReadsBackWhatItWrote) {
+  RunReport report = sample_report();
+  report.predictor.noise_mape = kUnknown;
+  const auto json = nlohmann::json::parse(report_json(report).dump());
+  const RunReport again = report_from_json(json);
+  EXPECT_EQ(report_json(again), json);
+  EXPECT_EQ(report_table(again), report_table(report));
+  for (const char* field : {"networks", "predictor", "config"}) {
+    auto wrong = json;
+    wrong.erase(field);
+    EXPECT_THROW(report_from_json(wrong, "a/results.json"), Error) << field;
+  }
+  auto wrong = json;
+  wrong["networks"][0]["macs"] = "many";
+  try {
+    report_from_json(wrong, "a/results.json");
+    FAIL() << "expected an Error";
+  } catch (const Error& error) {
+    EXPECT_TRUE(std::string(error.what()).starts_with("a/results.json: ")) << error.what();
+  }
+}
+
 TEST(ReportTable, IsAlignedAndComparesWithTheBaseline) {
   const std::string text = report_table(sample_report());
   std::istringstream lines(text);
