@@ -156,7 +156,7 @@ LANAS_INLINE void finish_row(const Backward& b, const Backward::Thread& t, float
   if (!whole) std::fill_n(dz + size, vectors * W - size, 0.0f);
   const float* x = b.x.at(n, iy, 0);
   if (!z && (relu || (norm && !affine))) {
-    activate_row<W>(t.z, x, b.x.stride, width, c, b.norm.scale, b.norm.shift, b.lanes_c, relu);
+    activate_row<W>(t.z, x, b.x.stride, width, c, b.norm.scale, b.norm.shift, plan.period, relu);
     z = t.z;
   }
   if (affine && (!b.x.packed() || !whole)) {

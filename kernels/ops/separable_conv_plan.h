@@ -100,12 +100,12 @@ void fill_pointwise_table(float* table, const Plan& plan, bool backward);
 // Row iy of image n of x, normalised and rectified, into its place in a row of the padded input.
 template <int W>
 LANAS_INLINE void pack_row(float* row, const Plan& plan, Tensor x, int n, int iy, const NormTable& norm) {
-  const int repeat = plan.period * W, stride = plan.op.stride;
+  const int stride = plan.op.stride, shift = stride - 1;  // x / stride == x >> shift
   for (int parity = 0; parity < stride; ++parity) {
-    const int first = (parity + plan.pad) % stride;  // first column of x in this plane
-    float* to = row + parity * plan.plane + (first + plan.pad) / stride * x.c;
+    const int first = (parity + plan.pad) & shift;  // first column of x in this plane
+    float* to = row + parity * plan.plane + ((first + plan.pad) >> shift) * x.c;
     activate_row<W>(to, x.at(n, iy, first), ptrdiff_t(x.stride) * stride, (x.w - first + stride - 1) / stride,
-                    x.c, norm.scale, norm.shift, repeat, plan.op.relu);
+                    x.c, norm.scale, norm.shift, plan.period, plan.op.relu);
   }
 }
 
@@ -114,7 +114,7 @@ template <int W>
 LANAS_INLINE void gather_row(float* row, const Plan& plan, Tensor x, int n, int oy, const NormTable& norm) {
   const int stride = plan.op.stride, offset = plan.op.offset;
   activate_row<W>(row, x.at(n, oy * stride + offset, offset), ptrdiff_t(x.stride) * stride, plan.y.w, x.c,
-                  norm.scale, norm.shift, plan.period * W, plan.op.relu);
+                  norm.scale, norm.shift, plan.period, plan.op.relu);
 }
 
 // Padded rows that output rows [begin, end) read; the buffer's first row is the one of padded row

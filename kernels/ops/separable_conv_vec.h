@@ -36,6 +36,15 @@ LANAS_INLINE Vec<W> broadcast(float s) {
   return s - Vec<W>{};
 }
 
+// Keeps v in a register: the compiler would rather load it again for each multiply-add.
+template <int W>
+LANAS_INLINE Vec<W> in_register(Vec<W> v) {
+#if defined(__x86_64__)
+  asm("" : "+v"(v));
+#endif
+  return v;
+}
+
 // Lane l of the result is lane (l / C * C + I) of v: channel I of each pixel, for C channels a pixel.
 template <int W, int C, int I, int... L>
 LANAS_INLINE Vec<W> pick_lanes(Vec<W> v, std::integer_sequence<int, L...>) {
@@ -75,18 +84,6 @@ LANAS_INLINE void store_pixels(float* p, ptrdiff_t stride, Vec<W> v) {
     store_pixels<W / 2, C>(p, stride, half<0, W>(v, lanes));
     store_pixels<W / 2, C>(p + W / 2 / C * stride, stride, half<W / 2, W>(v, lanes));
   }
-}
-
-// to[i] = f(vector or float from[i], i) for i in [0, size); the tail goes float by float as one-lane loops.
-template <int W, class F>
-LANAS_INLINE void map_flat(float* to, const float* from, int size, F&& f) {
-  int i = 0;
-  for (; i + W <= size; i += W) store<W>(to + i, f(load<W>(from + i), i));
-  if (i == size) return;
-  float tail[W] = {};
-  for (int l = 0; l < size - i; ++l) tail[l] = from[i + l];
-  store<W>(tail, f(load<W>(tail), i));
-  for (int l = 0; l < size - i; ++l) to[i + l] = tail[l];
 }
 
 // Copies `count` pixels of c channels: to and from step to_stride and from_stride floats a pixel.
@@ -129,24 +126,43 @@ LANAS_INLINE void copy_pixels(float* to, ptrdiff_t to_stride, const float* from,
   }
 }
 
-// z = relu(scale x + shift) of `count` pixels, packed into z. scale and shift repeat their channels over
-// `repeat` floats, a common multiple of c and W; null: z = relu(x).
+// z[i] = relu(scale x[i] + shift) for i in [0, size); the channels of scale and shift repeat after `period`
+// vectors.
+template <int W, bool RELU, bool NORM>
+LANAS_INLINE void activate_flat(float* z, const float* x, int size, const float* scale, const float* shift,
+                                int period) {
+  const int full = size / W;
+  for (int phase = 0; phase < period; ++phase) {
+    Vec<W> a = {}, b = {};
+    if constexpr (NORM) a = load<W>(scale + phase * W), b = load<W>(shift + phase * W);
+    const auto apply = [&](Vec<W> v) LANAS_LAMBDA {
+      if constexpr (NORM) v = v * a + b;
+      if constexpr (RELU) v = v > Vec<W>{} ? v : Vec<W>{};
+      return v;
+    };
+    int v = phase;
+    for (; v < full; v += period) store<W>(z + v * W, apply(load<W>(x + v * W)));
+    if (v != full || size == full * W) continue;
+    float tail[W] = {};
+    for (int i = full * W; i < size; ++i) tail[i - full * W] = x[i];
+    store<W>(tail, apply(load<W>(tail)));
+    for (int i = full * W; i < size; ++i) z[i] = tail[i - full * W];
+  }
+}
+
+// z = relu(scale x + shift) of `count` pixels, packed into z; without scale z = relu(x).
 template <int W>
 LANAS_INLINE void activate_row(float* z, const float* x, ptrdiff_t x_stride, int count, int c,
-                               const float* scale, const float* shift, int repeat, bool relu) {
+                               const float* scale, const float* shift, int period, bool relu) {
   const int size = count * c;
   if (x_stride != c) {
     copy_pixels<W>(z, c, x, x_stride, count, c);
     x = z;
   }
-  const auto rectify = [relu](Vec<W> v) LANAS_LAMBDA { return relu ? (v > Vec<W>{} ? v : Vec<W>{}) : v; };
-  if (!scale) return map_flat<W>(z, x, size, [&](Vec<W> v, int) LANAS_LAMBDA { return rectify(v); });
-  int phase = 0;
-  map_flat<W>(z, x, size, [&](Vec<W> v, int) LANAS_LAMBDA {
-    v = v * load<W>(scale + phase) + load<W>(shift + phase);
-    phase = phase + W == repeat ? 0 : phase + W;
-    return rectify(v);
-  });
+  if (scale && relu) return activate_flat<W, true, true>(z, x, size, scale, shift, period);
+  if (scale) return activate_flat<W, false, true>(z, x, size, scale, shift, period);
+  if (relu) return activate_flat<W, true, false>(z, x, size, scale, shift, 1);
+  if (x != z) std::memcpy(z, x, sizeof(float) * size_t(size));
 }
 
 }  // namespace lanas::cpu
