@@ -2,6 +2,7 @@
 #include "autograd/ops.h"
 #include "kernels/ops/batch_norm.h"
 #include "kernels/ops/channel_shuffle.h"
+#include "kernels/ops/elementwise.h"
 #include "kernels/ops/global_pool.h"
 #include "kernels/ops/mixed_sum.h"
 #include "kernels/ops/pool2d.h"
@@ -139,33 +140,32 @@ Var mixed_sum(Tape& tape, std::vector<MixedTerm> terms, Var weights, Var out) {
     inputs.push_back(term.x.x);
     if (term.x.norm) inputs.insert(inputs.end(), {term.x.norm.mean, term.x.norm.inv_std});
   }
-  auto bind = [at](Run& run, std::vector<MixTerm<float>>& bound) {
+  auto bind = [at](Run& run) -> std::span<const MixedSumTerm<float>> {
+    thread_local std::vector<MixedSumTerm<float>> bound;  // keeps its capacity: a step allocates nothing
     bound.clear();
     for (const Position& p : at)
       bound.push_back({run.in(p.x), p.mean < 0 ? nullptr : run.in(p.mean).data,
                        p.mean < 0 ? nullptr : run.in(p.mean + 1).data, p.weight});
+    return bound;
   };
-  tape.record({.name = "mixed_sum",
-               .inputs = inputs,
-               .outputs = {y},
-               .saved = inputs,
-               .forward =
-                   [bind](Run& run) {
-                     thread_local std::vector<MixTerm<float>> bound;
-                     bind(run, bound);
-                     mixed_sum_forward(run.stream, run.out(0), bound, run.in(0).data);
-                   },
-               .backward =
-                   [bind, at](Run& run) {
-                     thread_local std::vector<MixTerm<float>> bound;
-                     thread_local std::vector<MixGradient<float>> gradients;
-                     bind(run, bound);
-                     gradients.clear();
-                     for (const Position& p : at) gradients.push_back({run.grad_in(p.x), run.beta(p.x)});
-                     mixed_sum_backward(run.stream, gradients, run.grad_in(0).data, run.beta(0), bound,
-                                        run.grad_out(0), run.in(0).data, run.in(0).c, run.scratch());
-                   },
-               .scratch_bytes = mixed_sum_scratch_floats(s, int(terms.size())) * sizeof(float)});
+  tape.record(
+      {.name = "mixed_sum",
+       .inputs = inputs,
+       .outputs = {y},
+       .saved = inputs,
+       .forward = [bind](Run& run) { mixed_sum_forward(run.stream, run.out(0), bind(run), run.in(0).data); },
+       .backward =
+           [bind, at](Run& run) {
+             thread_local std::vector<MixedSumGradient<float>> gradients;
+             gradients.clear();
+             const Tensor dweights = run.grad_in(0);
+             // Weights without a term (none) have no gradient: cleared first, then every term adds its own.
+             if (dweights && run.beta(0) == 0) fill(run.stream, dweights, 0);
+             for (const Position& p : at) gradients.push_back({run.grad_in(p.x), run.beta(p.x), 1});
+             mixed_sum_backward(run.stream, bind(run), gradients, dweights.data, run.grad_out(0),
+                                run.in(0).data, run.scratch());
+           },
+       .scratch_bytes = size_t(mixed_sum_scratch_floats(s, int(terms.size()))) * sizeof(float)});
   return y;
 }
 

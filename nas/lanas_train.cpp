@@ -43,15 +43,25 @@ void emit(const std::string& where, const Json& json) {
     replace_file(where, json.dump(2) + "\n");
 }
 
-// The value of --preset before CLI11 runs, since other options override the preset's values.
-std::string preset_argument(int argc, char** argv) {
-  std::string name = "quick";
-  for (int i = 1; i < argc; ++i) {
-    const std::string word = argv[i];
-    if (word == "--preset" && i + 1 < argc) name = argv[i + 1];
-    if (word.starts_with("--preset=")) name = word.substr(9);
+// The value of an option before CLI11 runs, or "".
+std::string early_value(const std::vector<std::string>& arguments, const std::string& option) {
+  std::string value;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments[i] == option && i + 1 < arguments.size()) value = arguments[i + 1];
+    if (arguments[i].starts_with(option + "=")) value = arguments[i].substr(option.size() + 1);
   }
-  return name;
+  return value;
+}
+
+// `run --resume FOLDER` is the command the run was started with, plus what is given now (which counts where
+// both say something), in that folder.
+std::vector<std::string> with_resumed(std::vector<std::string> arguments) {
+  const std::string folder = early_value(arguments, "--resume");
+  if (folder.empty() || arguments.empty() || arguments[0] != "run") return arguments;
+  std::vector<std::string> all = read_run_arguments(folder);
+  all.insert(all.end(), arguments.begin() + 1, arguments.end());
+  all.insert(all.end(), {"--out", folder});
+  return all;
 }
 
 void add_search_options(CLI::App& app, RunConfig& c, std::string& mode) {
@@ -96,8 +106,9 @@ void add_network_options(CLI::App& app, RunConfig& c) {
 struct RunCommand {
   Common common;
   RunConfig config;
+  std::vector<std::string> arguments;  // as given, kept in the run's folder for --resume
   std::string mode;
-  bool resume = false;
+  std::string resume;
 
   CLI::App* add(CLI::App& app) {
     mode = latency_mode_name(config.search.latency.mode);
@@ -108,8 +119,9 @@ struct RunCommand {
         ->capture_default_str();
     sub->add_option("--data", config.data_folder, "folder of Fashion-MNIST or CIFAR-10 files")
         ->capture_default_str();
-    sub->add_option("--out", config.folder, "folder of the run; default runs/PRESET-seedN");
-    sub->add_flag("--resume", resume, "insist that the folder holds a run to go on with");
+    sub->add_option("--out", config.folder, "folder of the run; default runs/DATE-PRESET-SEED");
+    sub->add_option("--resume", resume,
+                    "go on with the run in this folder, with the settings it was started with");
     sub->add_option("--lambdas", config.lambdas, "weights of the latency term, one search each")
         ->delimiter(',')
         ->capture_default_str();
@@ -117,7 +129,7 @@ struct RunCommand {
         ->capture_default_str();
     sub->add_option("--latency-samples", config.latency_samples, "architectures measured for the predictor")
         ->capture_default_str();
-    sub->add_option("--latency-table", config.latency_table, "use this finished CSV instead of measuring");
+    sub->add_option("--latency", config.latency_table, "use this finished CSV instead of measuring");
     sub->add_option("--latency-batch", config.campaign.latency.network.batch,
                     "images per measured forward pass")
         ->capture_default_str();
@@ -174,8 +186,8 @@ struct SearchCommand {
     config.search.seed = common.seed;
     config.search.latency.mode = parse_latency_mode(mode);
     config.search.latency.lambda = lambda;
-    Regressor regressor;
-    if (!predictor.empty()) regressor = Regressor::load(predictor);
+    std::optional<Regressor> regressor;
+    if (!predictor.empty()) regressor.emplace(Regressor::load(predictor));
     const ImageData data = load_image_data(config.data_folder);
     config.search.supernet.image = data.side;
     config.search.supernet.classes = data.classes;
@@ -186,7 +198,7 @@ struct SearchCommand {
       progress.set_total(steps);
       progress.update(step, join("loss ", loss));
     };
-    const SearchResult result = search(stream, config.search, data, predictor.empty() ? nullptr : &regressor,
+    const SearchResult result = search(stream, config.search, data, regressor ? &*regressor : nullptr,
                                        out + "/search.safetensors", hooks);
     progress.finish();
     replace_file(out + "/genotype.txt", write_genotype(result.genotype) + "\n");
@@ -346,8 +358,12 @@ int run(int argc, char** argv) {
   CLI::App app{
       "LaNAS: finds the network cell that is most accurate for a latency you choose, and measures it."};
   app.require_subcommand(1);
-  const RunConfig defaults = preset(preset_argument(argc, argv));
-  RunCommand run{{}, defaults, {}, false};
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+  std::vector<std::string> arguments = with_resumed({argv + 1, argv + argc});
+  const std::string preset_name =
+      early_value(arguments, "--preset");  // other options override the preset's values
+  const RunConfig defaults = preset(preset_name.empty() ? "quick" : preset_name);
+  RunCommand run{{}, defaults, arguments, {}, {}};
   SearchCommand search{{}, defaults, {}, {}, "runs/search", 0};
   RetrainCommand retrain{{}, defaults, {}, "runs/retrain"};
   EvaluateCommand evaluate;
@@ -358,7 +374,8 @@ int run(int argc, char** argv) {
   evaluate.add(app)->callback([&] { evaluate.run(); });
   show.add(app)->callback([&] { show.run(); });
   try {
-    app.parse(argc, argv);
+    std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
+    app.parse(std::move(arguments));
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
   }

@@ -4,10 +4,13 @@
 #include <filesystem>
 #include <fstream>
 #include <numeric>
+#include <optional>
 
 #include "kernels/core/timing.h"
 #include "nas/machine.h"
 #include "nas/progress.h"
+#include "nas/report_text.h"
+#include "nas/run_log.h"
 #include "nas/search_space.h"
 #include "nas/settings.h"
 #include "nas/trainer_state.h"
@@ -27,17 +30,7 @@ Json read_json(const std::string& path) {
   return json;
 }
 
-std::string percent(double fraction, int digits = 2) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.*f%%", digits, 100 * fraction);
-  return text;
-}
-
-std::string ms(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.3f ms", value);
-  return text;
-}
+std::string ms(double value) { return fixed(value, 3) + " ms"; }
 
 class Pipeline {
  public:
@@ -45,36 +38,37 @@ class Pipeline {
 
   RunReport run() {
     open_folder();
+    log_.emplace(config_.folder);
     if (const std::string done = file("results.json"); fs::exists(done)) {
       say("results", "already there: " + done);
       return report_from_json(read_json(done));
     }
-    const double start_ms = now_ms();
     stage("images", [&] { load_images(); });
     stage("latency table", [&] { measure_architectures(); });
     stage("predictor", [&] { fit_predictor(); });
     for (double lambda : config_.lambdas) search_one(lambda);
-    for (int i = 0; i < config_.random_networks; ++i) add_random(i);
+    stage("random genotypes", [&] { draw_random_networks(); });
     for (NetworkResult& network : report_.networks)
       stage("retrain " + network.name, [&] { retrain_one(network); });
     stage("measure", [&] { measure_networks(); });
     stage("test", [&] { test_networks(); });
-    finish((now_ms() - start_ms) / 1000);
+    finish();
     return report_;
   }
 
  private:
   std::string file(const std::string& name) const { return config_.folder + "/" + name; }
 
-  void say(const std::string& label, const std::string& text) const {
+  void say(const std::string& label, const std::string& text) {
     if (!config_.quiet) std::fprintf(stderr, "%-22s %s\n", label.c_str(), text.c_str());
+    if (log_) log_->event("note", {{"about", label}, {"text", text}});
   }
 
   template <class Work>
   void stage(const std::string& name, Work work) {
     const double start_ms = now_ms();
     work();
-    report_.stages.emplace_back(name, (now_ms() - start_ms) / 1000);
+    log_->stage(name, (now_ms() - start_ms) / 1000);
   }
 
   // A run's folder belongs to one set of settings, written before anything else.
@@ -93,7 +87,8 @@ class Pipeline {
     report_.seed = config_.seed;
     const Machine machine = describe_machine();
     report_.machine = join(machine.cpu, ", ", machine.cores, " cores, ", machine.isa, ", ", machine.system);
-    say("run", config_.folder + "  (stop with Ctrl-C; the same command goes on)");
+    say("run",
+        config_.folder + "  (stop with Ctrl-C, go on with: lanas_train run --resume " + config_.folder + ")");
   }
 
   void load_images() {
@@ -140,7 +135,7 @@ class Pipeline {
     const int train = data.rows - int(std::lround(config_.predictor_test_fraction * data.rows));
     // All random draws of this fit come from the run's seed; the fit runs again on every start, to the same
     // bits.
-    const FitReport fit = fit_report(data, train, config_.seed, stream_, &regressor_);
+    const FitReport fit = fit_report(data, train, config_.seed, stream_, &*regressor_);
     PredictorResult& p = report_.predictor;
     p.n_train = fit.n_train;
     p.n_test = fit.n_test;
@@ -152,7 +147,7 @@ class Pipeline {
     p.linear_mape = fit.linear.mape;
     p.linear_spearman = fit.linear.spearman;
     p.held_out = fit.held_out;
-    regressor_.save(file("predictor.safetensors"));
+    regressor_->save(file("predictor.safetensors"));
     say("predictor",
         join("relative error ", percent(p.test_mape), " on ", p.n_test, " unseen architectures (ridge ",
              percent(p.linear_mape), ", noise ", percent(p.noise_mape), "), Spearman ", p.spearman));
@@ -176,6 +171,7 @@ class Pipeline {
                         join("loss ", last_loss = 0.9 * (last_loss > 0 ? last_loss : loss) + 0.1 * loss));
       };
       hooks.on_epoch = [&](const SearchEpoch& e) {
+        log_->event("search epoch", {{"network", network.name}, {"result", to_json(e)}});
         say("  epoch " + std::to_string(e.epoch + 1),
             join("validation accuracy ", percent(e.valid_accuracy), ", predicted ", ms(e.hard_ms), " (soft ",
                  ms(e.soft_ms), "), skips ", e.skips_normal, "+", e.skips_reduce, ", entropy ",
@@ -191,20 +187,34 @@ class Pipeline {
   }
 
   SearchResult search_network(const SearchConfig& search, const std::string& name, const SearchHooks& hooks) {
-    return lanas::search(stream_, search, data_, &regressor_, file("search-" + name + ".safetensors"), hooks);
+    return lanas::search(stream_, search, data_, &*regressor_, file("search-" + name + ".safetensors"),
+                         hooks);
   }
 
-  void add_random(int i) {
-    NetworkResult network;
-    network.name = join("random", i);
-    Random random(config_.seed, 0x72616e64u + uint64_t(i));
-    network.genotype = sample_genotype(random);
-    describe(network);
-    report_.networks.push_back(network);
+  // Random genotypes as fast as the network searched with the largest lambda: predicted within 5% of it.
+  void draw_random_networks() {
+    constexpr double kWithin = 0.05;
+    constexpr int kTries = 100'000;
+    const auto fast = std::max_element(report_.networks.begin(), report_.networks.end(),
+                                       [](const auto& a, const auto& b) { return a.lambda < b.lambda; });
+    const double target_ms = fast->predicted_ms;
+    Random random(config_.seed, 0x72616e646f6du);
+    int found = 0;
+    for (int tries = 0; found < config_.random_networks && tries < kTries; ++tries) {
+      NetworkResult network;
+      network.genotype = sample_genotype(random);
+      if (std::abs(predict_ms(*regressor_, network.genotype) / target_ms - 1) > kWithin) continue;
+      network.name = join("random", found++);
+      describe(network);
+      report_.networks.push_back(network);
+    }
+    if (found < config_.random_networks)
+      say("random genotypes",
+          join("only ", found, " of ", config_.random_networks, " found within 5% of ", ms(target_ms)));
   }
 
   void describe(NetworkResult& network) {
-    network.predicted_ms = predict_ms(regressor_, network.genotype);
+    network.predicted_ms = predict_ms(*regressor_, network.genotype);
     const NetworkCounts counts = count_network(config_.retrain.network, network.genotype);
     network.parameters = counts.parameters;
     network.macs = counts.macs;
@@ -254,8 +264,9 @@ class Pipeline {
     }
   }
 
-  void finish(double seconds) {
-    report_.seconds = seconds;
+  void finish() {
+    report_.stages = log_->stages();
+    for (const auto& [name, seconds] : report_.stages) report_.seconds += seconds;
     report_.peak_bytes = peak_memory_bytes();
     report_.date = utc_time();
     replace_file(file("results.json"), report_json(report_).dump(2) + "\n");
@@ -268,14 +279,16 @@ class Pipeline {
   RunReport report_;
   ImageData data_;
   Campaign campaign_;
-  Regressor regressor_;
+  std::optional<Regressor> regressor_;
+  std::optional<RunLog> log_;
   double reference_ms_ = 0;
 };
 
 }  // namespace
 
 RunReport run_pipeline(RunConfig config) {
-  if (config.folder.empty()) config.folder = join("runs/", config.preset, "-seed", config.seed);
+  if (config.folder.empty())
+    config.folder = join("runs/", utc_time().substr(0, 10), "-", config.preset, "-", config.seed);
   config.search.seed = config.retrain.seed = config.campaign.seed = config.seed;
   config.search.supernet.image = config.retrain.network.image;
   config.search.supernet.classes = config.retrain.network.classes;
@@ -289,6 +302,15 @@ RunReport run_pipeline(RunConfig config) {
   for (double lambda : config.lambdas)
     CHECK(lambda >= 0 && std::isfinite(lambda), "--lambdas: expected numbers >= 0, found ", lambda);
   return Pipeline(config).run();
+}
+
+std::vector<std::string> read_run_arguments(const std::string& folder) {
+  const std::string path = folder + "/arguments.json";
+  CHECK(fs::exists(path), folder, ": holds no run to resume");
+  const Json json = read_json(path);
+  CHECK(json.is_array() && std::all_of(json.begin(), json.end(), [](const Json& j) { return j.is_string(); }),
+        path, ": expected a JSON list of words");
+  return json;
 }
 
 Json to_json(const RunConfig& c) {

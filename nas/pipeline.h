@@ -18,7 +18,7 @@ namespace lanas {
 struct RunConfig {
   std::string preset = "quick";
   std::string data_folder = kDefaultDataFolder;
-  std::string folder;         // of the run; empty: runs/<preset>-seed<seed>
+  std::string folder;         // of the run; empty: runs/<date>-<preset>-<seed>
   std::string latency_table;  // a finished campaign to use instead of measuring; empty: measure
   Device device = Device::cpu;
   int threads = 0;  // 0: all cores
@@ -32,6 +32,8 @@ struct RunConfig {
   RetrainConfig retrain;
   int final_rounds = 5;  // of measuring each network at the end, in turn
   bool quiet = false;
+  bool resume = false;                 // the folder must hold a run; else it must not
+  std::vector<std::string> arguments;  // the command line, kept in the folder for resuming
 };
 
 // Named settings: "quick" (the demo: Fashion-MNIST, minutes on two cores), "darts", "pc-darts" (the published
@@ -41,6 +43,9 @@ std::vector<std::string> preset_names();
 
 // Fills in what follows from other settings (seeds, image side, classes, the latency network), then runs.
 RunReport run_pipeline(RunConfig config);
+
+// The command line that the run in `folder` was started with; Error naming the folder if it holds no run.
+std::vector<std::string> read_run_arguments(const std::string& folder);
 
 // The settings that a run's folder belongs to.
 nlohmann::json to_json(const RunConfig& config);

@@ -82,8 +82,7 @@ class Checkpointer {
       write_tensors(path_, save());
       saved_ms_ = now_ms();
     }
-    if (stop)
-      throw Interrupted(path_.empty() ? "stopped" : "stopped; the same command goes on from " + path_);
+    if (stop) throw Interrupted(path_.empty() ? "stopped" : "stopped; the state is kept in " + path_);
   }
 
  private:
