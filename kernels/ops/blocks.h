@@ -124,6 +124,16 @@ LANAS_INLINE void copy_pixels(T* to, int64_t to_stride, const T* from, int64_t f
   }
 }
 
+// Asks for the block after [p, p + count) into the L2 cache: where many tensors take turns block by block, or
+// several places of a block are read at once, the hardware's own prefetch does not follow.
+template <class T>
+LANAS_INLINE void prefetch_next(const View<T>& x, int64_t p, int count) {
+  if (p + 2 * count > x.pixels() || x.stride > 4 * x.c) return;
+  const char* next = reinterpret_cast<const char*>(x.pixel(p + count));
+  const int64_t bytes = int64_t{count} * x.stride * int64_t{sizeof(T)};
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(next + i, 0, 2);
+}
+
 // Pixels [p, p + count) of x as one packed run: in place, or gathered into buffer.
 template <class T>
 LANAS_INLINE const T* read_block(const View<T>& x, int64_t p, int count, T* buffer) {
@@ -152,6 +162,25 @@ LANAS_INLINE void for_lanes(int count, int period, Body body) {
     const int lanes = std::min(period, count - i);
 #pragma omp simd
     for (int j = 0; j < lanes; ++j) body(i + j, j);
+  }
+}
+// lanes[j] += value(i, j) over the elements i of lane j; four periods at a time, so that a lane is read and
+// written once for four elements.
+template <class T, class Value>
+LANAS_INLINE void add_lanes(T* lanes, int count, int period, Value value) {
+  int i = 0;
+  for (; i + 4 * period <= count; i += 4 * period) {
+#pragma omp simd
+    for (int j = 0; j < period; ++j) {
+      const int k = i + j;
+      lanes[j] +=
+          (value(k, j) + value(k + period, j)) + (value(k + 2 * period, j) + value(k + 3 * period, j));
+    }
+  }
+  for (; i < count; i += period) {
+    const int width = std::min(period, count - i);
+#pragma omp simd
+    for (int j = 0; j < width; ++j) lanes[j] += value(i + j, j);
   }
 }
 template <class Body>

@@ -76,15 +76,17 @@ void reduce_terms(double* sums, double* partials, const Reduction<T>& reduction,
     for (int64_t b = blocks.chunk_begin(chunk); b < blocks.chunk_end(chunk); ++b) {
       const int64_t p = blocks.first(b);
       const int pixels = blocks.count(b), count = pixels * c;
+      prefetch_next(dy, p, pixels);
       const T* g = read_block(dy, p, pixels, buffer.get());
       T* total = accumulators + terms * period;
-      for_lanes(count, period, [=](int i, int j) { total[j] += g[i]; });
+      add_lanes(total, count, period, [=](int i, int) { return g[i]; });
       for (int64_t k = 0; k < terms; ++k) {
         if (!reduction.needs(size_t(k))) continue;
+        prefetch_next(reduction.terms[size_t(k)].x, p, pixels);
         const T* x = read_block(reduction.terms[size_t(k)].x, p, pixels, buffer.get() + blocks.elements());
         const T* center = centers + k * period;
         T* product = accumulators + k * period;
-        for_lanes(count, period, [=](int i, int j) { product[j] += g[i] * (x[i] - center[j]); });
+        add_lanes(product, count, period, [=](int i, int j) { return g[i] * (x[i] - center[j]); });
       }
     }
     double* mine = partials + chunk * columns;
@@ -197,6 +199,8 @@ void mixed_sum_backward(std::span<const MixedSumTerm<T>> terms,
       const View<T> dx = gradients[k].dx;
       if (!dx) continue;
       const bool through = batch_statistics && terms[k].mean;
+      prefetch_next(dx, p, pixels);
+      if (through) prefetch_next(terms[k].x, p, pixels);
       const T* a = parameters + int64_t(k) * 3 * period;
       const T* x = through ? read_block(terms[k].x, p, pixels, buffer + blocks.elements()) : nullptr;
       T* out = open_block(dx, p, pixels, buffer + 2 * blocks.elements(), gradients[k].beta != 0);
