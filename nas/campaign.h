@@ -1,0 +1,74 @@
+// campaign.h -- measures the architectures of a sequence (seed, index) into an append-only CSV.
+// The rows come in stretches of about 50, each closed by measuring three fixed controls. Stretch 0 holds only
+// the controls' reference, three rounds of them. A stretch whose controls' median ratio to the reference is
+// off by more than 2% is measured again as its next attempt, a few times at most. A reader takes of every
+// stretch the closed attempt with the smallest deviation, and nothing else. Some architectures are measured a
+// second time at the end: noise_mape = mean over them of |m1 - m2| / (sqrt(2) (m1 + m2) / 2).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "nas/latency.h"
+#include "nas/search_space.h"
+#include "predictor/dataset.h"
+
+namespace lanas {
+
+struct CampaignProgress {
+  int64_t done = 0, total = 0;  // rows that need no measuring any more, of both passes
+  double eta_seconds = 0;
+  double drift = 0;  // of the controls when last measured
+};
+
+struct CampaignConfig {
+  LatencyConfig latency;
+  uint64_t seed = 0;
+  int64_t count = 1000;  // architectures; a finished campaign can be continued with more
+  int shard = 0,
+      shards = 1;           // this file holds the architectures shard, shard + shards, shard + 2 shards, ...
+  int stretch = 50;         // rows between two measurements of the controls
+  double tolerance = 0.02;  // deviation of the controls above which a stretch is measured again
+  int max_redos = 2;        // of one stretch
+  double max_redo_share = 0.25;  // of all stretches, and at least 2: then drift is only recorded
+  int second_every = 10;         // one architecture in so many is measured twice,
+  int64_t second_count = 50;     // but at least so many of them, or all
+
+  std::function<Latency(const Genotype&)> measure;  // empty: a LatencyMeter
+  std::function<void(const CampaignProgress&)> progress;
+};
+
+struct MeasuredArchitecture {
+  uint64_t index = 0;  // in the sequence
+  uint64_t key = 0;    // genotype_key
+  Latency latency;
+};
+
+struct Campaign {
+  uint64_t seed = 0;
+  CsvNotes setting;                               // latency_setting's
+  std::vector<MeasuredArchitecture> rows;         // first pass, by index
+  std::vector<MeasuredArchitecture> second_pass;  // by index, each also among the rows
+  double noise_mape = 0;                          // a fraction; NaN without a second pass
+  double mean_drift = 0, max_drift = 0;           // of the controls' ratio from 1, over the stretches taken
+  int stretches = 0;                              // taken
+  int redone = 0;                                 // of these, stretches measured more than once
+  double rows_per_second = 0;                     // of the run that measured, controls included; 0: none did
+};
+
+// Measures what the file at path lacks of config.count architectures, and gives all that it holds. A killed
+// campaign goes on after its last whole row. Error where the file is of another setting, seed or shard, or
+// not a campaign. Throws Interrupted after a stop signal, between two rows.
+Campaign run_campaign(const std::string& path, const CampaignConfig& config);
+
+// Error "path:line: ..." where a row is wrong: out of order, twice, of another setting, not of this sequence.
+Campaign read_campaign(const std::string& path);
+
+// One row per architecture of the first pass: its 224-number code (search_space.h), its latency in ms.
+Dataset latency_dataset(const Campaign& campaign);
+// The same with MACs as the target.
+Dataset macs_dataset(const Campaign& campaign);
+
+}  // namespace lanas

@@ -1,0 +1,132 @@
+#include "nas/latency.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/core/random.cuh"
+#include "nas/machine.h"
+
+namespace lanas {
+namespace {
+
+constexpr uint64_t kWeightSeed = 1, kImageStream = 0x1A7E;
+
+void check_config(const LatencyConfig& c) {
+  CHECK(c.warmup >= 0 && c.min_repeats >= 1 && c.max_repeats >= c.min_repeats,
+        "latency: expected warmup >= 0 and 1 <= min_repeats <= max_repeats, found ", c.warmup, ", ",
+        c.min_repeats, " and ", c.max_repeats);
+  CHECK(c.network.batch >= 1 && c.threads >= 1, "latency: expected batch and threads of at least 1, found ",
+        c.network.batch, " and ", c.threads);
+}
+
+}  // namespace
+
+double median_spread(std::span<const double> sorted) {
+  const double n = double(sorted.size()), reach = 0.98 * std::sqrt(n);
+  if (n < 6) return std::numeric_limits<double>::infinity();
+  const auto low = size_t(std::lround(n / 2 - reach) - 1), high = size_t(std::lround(n / 2 + reach));
+  return (sorted[high] - sorted[low]) / 2 / sorted[sorted.size() / 2];
+}
+
+std::vector<double> time_until_settled(const std::function<void()>& run, const LatencyConfig& config,
+                                       const std::function<double()>& clock) {
+  check_config(config);
+  double fastest = std::numeric_limits<double>::infinity();
+  for (int i = 0; i < std::max(1, config.warmup); ++i) {
+    const double start = clock();
+    run();
+    fastest = std::min(fastest, clock() - start);
+  }
+  int passes = 1;  // to a repeat
+  if (fastest < config.min_repeat_ms)
+    passes = int(std::min(1000.0, std::ceil(config.min_repeat_ms / std::max(fastest, 1e-4))));
+  std::vector<double> sorted;
+  const double begin = clock();
+  double end = begin;
+  while (int(sorted.size()) < config.max_repeats) {
+    const double start = clock();
+    for (int i = 0; i < passes; ++i) run();
+    end = clock();
+    const double ms = (end - start) / passes;
+    sorted.insert(std::upper_bound(sorted.begin(), sorted.end(), ms), ms);
+    if (int(sorted.size()) < config.min_repeats) continue;
+    if (end - begin >= config.max_total_ms) break;
+    if (end - begin >= config.min_total_ms && median_spread(sorted) <= config.spread) break;
+  }
+  return sorted;
+}
+
+Latency summarise(std::span<const double> sorted) {
+  const std::vector<double> times(sorted.begin(), sorted.end());
+  return {quantile(times, 0.5), quantile(times, 0.1), quantile(times, 0.9), int(times.size())};
+}
+
+CsvNotes latency_setting(const LatencyConfig& config) {
+  const Machine machine = describe_machine();
+  const NetworkConfig& network = config.network;
+  return {{"device", device_name(config.device)},
+          {"cpu", machine.cpu},
+          {"isa", machine.isa},
+          {"threads", std::to_string(config.threads)},
+          {"batch", std::to_string(network.batch)},
+          {"channels", std::to_string(network.channels)},
+          {"layers", std::to_string(network.layers)},
+          {"classes", std::to_string(network.classes)},
+          {"image", std::to_string(network.image)}};
+}
+
+std::string setting_text(const CsvNotes& setting) {
+  std::string text;
+  for (const auto& [key, value] : setting) {
+    text += text.empty() ? "" : "/";
+    if (key == "threads" || key == "batch") text += key[0];
+    if (key == "channels" || key == "layers") text += char(key[0] - 'a' + 'A');
+    text += value;
+  }
+  std::replace(text.begin(), text.end(), ',', ' ');
+  std::replace(text.begin(), text.end(), '"', ' ');
+  return text;
+}
+
+LatencyMeter::LatencyMeter(const LatencyConfig& config)
+    : config_(config),
+      stream_(config.device, config.threads),
+      workspace_(std::make_shared<Workspace>(config.device)) {
+  check_config(config);
+  const NetworkConfig& network = config.network;
+  CHECK(network.image > 0, "latency: image side ", network.image);
+  images_.resize(size_t(Shape{network.batch, network.image, network.image, 3}.size()));
+  Random random(kWeightSeed, kImageStream);
+  for (float& v : images_) v = random.normal();
+}
+
+std::vector<double> LatencyMeter::times(const Genotype& genotype, int64_t* macs) {
+  ParameterStore weights(config_.device);
+  InferenceNetwork network(config_.network, genotype, weights);
+  weights.allocate(kWeightSeed);
+  std::copy(images_.begin(), images_.end(), network.tape.data(network.images).data);
+  PlanOptions options;
+  options.outputs = {network.logits};
+  Plan plan(network.tape, options, workspace_);
+  if (macs) *macs = plan.macs();
+  const auto run = [&] {
+    plan.forward(stream_);
+    stream_.synchronize();
+  };
+  std::vector<double> sorted = time_until_settled(run, config_);
+  // Arithmetic on NaN, infinite or subnormal numbers may be slower than on others.
+  const Tensor logits = plan.value(network.logits);
+  for (int64_t i = 0; i < logits.size(); ++i)
+    CHECK(std::isnormal(logits.data[i]), "latency: the random network's output is ", logits.data[i]);
+  return sorted;
+}
+
+Latency LatencyMeter::measure(const Genotype& genotype) {
+  int64_t macs = 0;
+  Latency latency = summarise(times(genotype, &macs));
+  latency.macs = macs;
+  return latency;
+}
+
+}  // namespace lanas

@@ -1,0 +1,71 @@
+// latency.h -- the measured inference latency of a derived network on this machine.
+// The deployed form (InferenceNetwork: batch norm folded, memory reused) runs with random weights on a random
+// image. After a warm-up, forward passes are timed until the median has settled: until the half-width of its
+// 95% confidence interval, from order statistics (ranks n/2 - 0.98 sqrt(n) and n/2 + 1 + 0.98 sqrt(n)), is a
+// small share of it.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "autograd/plan.h"
+#include "kernels/core/timing.h"
+#include "nas/network.h"
+#include "predictor/csv.h"
+
+namespace lanas {
+
+struct LatencyConfig {
+  NetworkConfig network{.batch = 1};  // the network as it will be used; batch is the latency's
+  Device device = Device::cpu;
+  int threads = 1;
+
+  int warmup = 3;  // forward passes before the first timed one
+  int min_repeats = 10, max_repeats = 100;
+  double spread = 0.01;        // settled: half-width of the interval <= spread * median
+  double min_total_ms = 5;     // timed at least this long
+  double max_total_ms = 2000;  // and no longer than this, once min_repeats are done
+  double min_repeat_ms = 0.2;  // shorter passes are timed several to a repeat
+};
+
+struct Latency {
+  double median_ms = 0, p10_ms = 0, p90_ms = 0;  // of one forward pass of the whole batch
+  int repeats = 0;
+  int64_t macs = 0;  // of one image
+};
+
+// Half of the width of the median's 95% confidence interval, relative to the median. sorted: ascending, not
+// empty. Infinite below 6 values, whose extremes do not bound the median with 95% confidence.
+double median_spread(std::span<const double> sorted);
+
+// Milliseconds of one call of run, ascending: one entry per repeat, taken until settled as config says.
+std::vector<double> time_until_settled(const std::function<void()>& run, const LatencyConfig& config,
+                                       const std::function<double()>& clock = now_ms);
+// Median, p10, p90 and number of ascending times.
+Latency summarise(std::span<const double> sorted);
+
+// Whose latency it is: device, cpu, isa, threads, batch, channels, layers, classes, image. Two measurements
+// compare only if these are equal.
+CsvNotes latency_setting(const LatencyConfig& config);
+// The values of a setting in one cell, for instance "cpu/AMD EPYC/avx512/t1/b1/C16/L5/10/32".
+std::string setting_text(const CsvNotes& setting);
+
+// Measures one genotype after another, with the memory kept from one to the next.
+class LatencyMeter {
+ public:
+  explicit LatencyMeter(const LatencyConfig& config);
+
+  Latency measure(const Genotype& genotype);
+  // All repeats, ascending. macs as in Latency, where wanted.
+  std::vector<double> times(const Genotype& genotype, int64_t* macs = nullptr);
+
+ private:
+  LatencyConfig config_;
+  Stream stream_;
+  std::shared_ptr<Workspace> workspace_;
+  std::vector<float> images_;
+};
+
+}  // namespace lanas
