@@ -128,6 +128,7 @@ LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int 
   const int tail = plan.d_vectors() * W - plan.y.w * plan.x.c;
   if (depthwise) pack_rows<W>(t.padded, plan, f.x, n, begin, end, f.norm);
   const StencilShape shape = plan.stencil_shape();
+  int done = 0;
   for_tiles(begin, end, depthwise ? plan.step : 1, [&](int o, int rows) LANAS_LAMBDA {
     Rows d{{}, rows, plan.x.c};
     for (int r = 0; r < 4; ++r) d.row[r] = t.d + r * plan.d_pitch;
@@ -141,6 +142,11 @@ LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int 
     }
     for (int r = 0; tail && r < rows; ++r) std::fill_n(d.row[r] + plan.y.w * plan.x.c, tail, 0.0f);
     pointwise_rows<W, STATS>(f, t, d, n, o);
+    if (STATS) {  // training goes through a batch
+      prefetch_rows<false>(f.x, n + 1, done * plan.x.h / plan.y.h, (done + rows) * plan.x.h / plan.y.h);
+      prefetch_rows<true>(f.y, n + 1, done, done + rows);
+      done += rows;
+    }
   });
 }
 

@@ -216,8 +216,15 @@ LANAS_INLINE void backward_image(const Backward& b, const Backward::Thread& t, i
   const bool depthwise = plan.op.has_depthwise();
   const int c = plan.x.c;
   if (depthwise) pack_rows<W>(t.padded, plan, b.x, n, 0, plan.y.h, b.norm);
-  for_tiles(0, plan.y.h, plan.step,
-            [&](int o, int rows) LANAS_LAMBDA { backward_tile<W>(b, t, n, o, rows); });
+  int done = 0;
+  for_tiles(0, plan.y.h, plan.step, [&](int o, int rows) LANAS_LAMBDA {
+    backward_tile<W>(b, t, n, o, rows);
+    const int from = done * plan.x.h / plan.y.h, to = (done + rows) * plan.x.h / plan.y.h;
+    prefetch_rows<false>(b.x, n + 1, from, to);
+    prefetch_rows<false>(b.dy, n + 1, done, done + rows);
+    prefetch_rows<true>(plan.op.norm ? b.dz : b.gradient.dx, n + 1, from, to);
+    done += rows;
+  });
   if (!b.want_dz || (!depthwise && plan.op.stride == 1)) return;
   int column[kMaxKernel];
   for (int kx = 0; kx < plan.k; ++kx) column[kx] = kx * plan.op.dilation * c;

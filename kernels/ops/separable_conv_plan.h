@@ -134,6 +134,20 @@ LANAS_INLINE void pack_rows(float* padded, const Plan& plan, Tensor x, int n, in
   }
 }
 
+// Asks for rows [begin, end) of image n of t, for the thread that works on the image before: slices of
+// channels and short rows are too much for the hardware to foresee.
+template <bool WRITE>
+LANAS_INLINE void prefetch_rows(Tensor t, int n, int begin, int end) {
+  if (!t || n >= t.n) return;
+  constexpr int kLine = 16;  // floats
+  const bool whole_rows = t.stride <= 2 * kLine;
+  const int step = whole_rows ? t.stride * t.w : t.stride, length = whole_rows ? step : t.c;
+  const int runs = whole_rows ? end - begin : t.w * (end - begin);
+  const float* from = t.at(n, begin, 0);
+  for (int r = 0; r < runs; ++r, from += step)
+    for (int i = 0; i < length; i += kLine) __builtin_prefetch(from + i, WRITE, 2);
+}
+
 // Runs body(thread, threads) on every OpenMP thread, or once inside a parallel region.
 template <class Body>
 void on_threads(Body&& body) {
