@@ -23,11 +23,6 @@ std::string joined(const std::vector<std::string>& names) {
   return text.size() > 300 ? text.substr(0, 300) + "..." : text;
 }
 
-bool parse_number(std::string_view text, double& value) {
-  const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
-  return result.ec == std::errc() && result.ptr == text.data() + text.size();
-}
-
 bool parse_integer(std::string_view text, int64_t& value) {
   const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
   return result.ec == std::errc() && result.ptr == text.data() + text.size();
@@ -65,6 +60,11 @@ void split_line(char* begin, char* end, const std::string& place, std::vector<st
 }
 
 }  // namespace
+
+bool parse_number(std::string_view text, double& value) {
+  const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
+  return result.ec == std::errc() && result.ptr == text.data() + text.size();
+}
 
 std::string Table::note(const std::string& key) const {
   for (const auto& [name, value] : notes_)

@@ -77,6 +77,8 @@ class CsvWriter {
   int64_t existing_rows_ = 0;
 };
 
+// The whole of `text` as a number (it may be infinite); false where it is none.
+bool parse_number(std::string_view text, double& value);
 // The shortest text that reads back as the same number. Error where the value is not finite.
 std::string csv_number(double value);
 

@@ -30,8 +30,11 @@ std::string quoted(const std::string& cell, const std::string& path) {
 
 std::string csv_line(const std::vector<std::string>& cells, const std::string& path) {
   std::string text;
-  for (size_t i = 0; i < cells.size(); ++i) text += (i ? "," : "") + quoted(cells[i], path);
-  return text + '\n';
+  for (size_t i = 0; i < cells.size(); ++i) {
+    if (i > 0) text += ',';
+    text += quoted(cells[i], path);
+  }
+  return text += '\n';
 }
 
 std::string head_text(const std::vector<std::string>& header, const CsvNotes& notes,

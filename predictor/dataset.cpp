@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <random>
 #include <string_view>
 #include <unordered_map>
 
 #include "kernels/core/check.h"
+#include "kernels/core/random.cuh"
 
 namespace lanas {
 
@@ -58,8 +58,7 @@ Dataset merge_duplicates(const Dataset& data) {
 std::vector<int> shuffled(int count, uint64_t seed) {
   std::vector<int> order(static_cast<size_t>(count));
   for (int i = 0; i < count; ++i) order[size_t(i)] = i;
-  std::mt19937_64 random(seed);
-  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random() % i]);
+  Random(seed).shuffle(order);
   return order;
 }
 

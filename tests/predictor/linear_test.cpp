@@ -70,6 +70,7 @@ TEST(Linear, ChoosesThePenaltyThatNaiveCrossValidationChooses) {
   const Dataset data = noisy_linear(50, 30, 3, 6);
   RidgeConfig config;
   config.seed = 11;
+  config.steps = 9;
   const LinearModel model = fit_ridge(data, config);
   const std::vector<int> order = shuffled(data.rows, config.seed);
   double best_error = HUGE_VAL, best_penalty = 0;
