@@ -147,11 +147,8 @@ struct RunCommand {
     config.seed = common.seed;
     config.quiet = common.quiet;
     config.search.latency.mode = parse_latency_mode(mode);
-    if (resume) {
-      const std::string folder =
-          config.folder.empty() ? join("runs/", config.preset, "-seed", config.seed) : config.folder;
-      CHECK(std::filesystem::exists(folder + "/settings.json"), folder, ": holds no run to resume");
-    }
+    config.resume = !resume.empty();
+    config.arguments = arguments;
     const RunReport report = run_pipeline(config);
     if (common.json != "-") std::cout << report_table(report);
     emit(common.json, report_json(report));

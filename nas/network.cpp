@@ -25,7 +25,7 @@ Var auxiliary_head(Builder& b, Var x, const NetworkConfig& config) {
 
 class NetworkBuilder {
  public:
-  NetworkBuilder(Builder& b, std::vector<Var>& drop_masks) : b_(b), tape_(b.tape), drop_masks_(drop_masks) {}
+  NetworkBuilder(Builder& b, std::vector<Var>* drop_masks) : b_(b), tape_(b.tape), drop_masks_(drop_masks) {}
 
   // Returns the two inputs of the first cell.
   std::pair<Var, Var> stem(Var images, const NetworkConfig& config) {
@@ -73,8 +73,9 @@ class NetworkBuilder {
   Var path(const std::string& name, OpKind op, Var x, int stride) {
     if (op == OpKind::skip_connect && stride == 1) return x;
     const Var y = apply(name, op, x, stride);
-    drop_masks_.push_back(tape_.input({tape_.shape(x).n, 1, 1, 1}));
-    return drop_path(tape_, y, drop_masks_.back());
+    if (!drop_masks_) return y;
+    drop_masks_->push_back(tape_.input({tape_.shape(x).n, 1, 1, 1}));
+    return drop_path(tape_, y, drop_masks_->back());
   }
 
   Var apply(const std::string& name, OpKind op, Var x, int s) {
@@ -115,7 +116,7 @@ class NetworkBuilder {
 
   Builder& b_;
   Tape& tape_;
-  std::vector<Var>& drop_masks_;
+  std::vector<Var>* drop_masks_;  // null: no path is ever dropped
 };
 
 }  // namespace
@@ -127,7 +128,7 @@ Network::Network(const NetworkConfig& config, const Genotype& genotype, Paramete
         " is not divisible by 4");
   check_genotype(genotype, "network");
   Builder b{tape, weights, buffers};
-  NetworkBuilder builder(b, drop_masks);
+  NetworkBuilder builder(b, config.drop_path ? &drop_masks : nullptr);
   images = tape.input({config.batch, config.image, config.image, 3});
   labels = tape.input({config.batch, 1, 1, 1});
   auto [previous, current] = builder.stem(images, config);

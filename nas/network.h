@@ -16,6 +16,7 @@ struct NetworkConfig {
   bool auxiliary = false;  // the head on cell 2*layers/3, for training only
   float auxiliary_weight = 0.4f;
   float label_smoothing = 0;
+  bool drop_path = false;  // paths can be dropped in training (Network::drop_masks)
   bool imagenet() const {
     return image == 224;
   }  // three stride-2 stem convolutions, first cell after a reduction

@@ -14,6 +14,7 @@
 #include "nas/search_space.h"
 #include "nas/settings.h"
 #include "nas/trainer_state.h"
+#include "predictor/fit_report.h"
 
 namespace lanas {
 namespace {
@@ -78,10 +79,15 @@ class Pipeline {
     CHECK(!error, config_.folder, ": cannot be made: ", error.message());
     const Json settings = to_json(config_);
     const std::string path = file("settings.json");
-    if (fs::exists(path))
+    CHECK(config_.resume == fs::exists(path), config_.folder,
+          config_.resume ? ": holds no run to resume"
+                         : ": holds a run already; go on with --resume or choose another --out");
+    if (config_.resume) {
       check_same_settings(read_json(path), settings, path);
-    else
+    } else {
+      replace_file(file("arguments.json"), Json(config_.arguments).dump() + "\n");
       replace_file(path, settings.dump(2) + "\n");
+    }
     report_.config = settings;
     report_.preset = config_.preset;
     report_.seed = config_.seed;
@@ -135,7 +141,12 @@ class Pipeline {
     const int train = data.rows - int(std::lround(config_.predictor_test_fraction * data.rows));
     // All random draws of this fit come from the run's seed; the fit runs again on every start, to the same
     // bits.
-    const FitReport fit = fit_report(data, train, config_.seed, stream_, &*regressor_);
+    FitOptions options;
+    options.train_rows = train;
+    options.split_seed = options.regressor.seed = config_.seed;
+    options.mlp_alone = false;
+    options.noise_mape = campaign_.noise_mape;
+    const FitReport fit = fit_report(data, options, stream_, &regressor_);
     PredictorResult& p = report_.predictor;
     p.n_train = fit.n_train;
     p.n_test = fit.n_test;

@@ -20,7 +20,7 @@ RunConfig quick() {
   s.validation_images = 1'000;
   s.alpha_lr = 6e-3f;
   RetrainConfig& r = c.retrain;
-  r.network = {8, 5, 10, 32, 64, false, 0.4f, 0};
+  r.network = {.channels = 8, .layers = 5, .batch = 64};
   r.epochs = 8;
   r.images = 12'000;
   r.lr = 0.05f;

@@ -21,6 +21,12 @@ Json network_settings(const NetworkConfig& config, const Genotype& genotype, con
   return {{"network", to_json(config)}, {"genotype", write_genotype(genotype)}, {"data", data_name}};
 }
 
+// Paths that are never dropped cost nothing: the tape then has no masks.
+RetrainConfig with_drop_path(RetrainConfig config) {
+  config.network.drop_path = config.drop_path > 0;
+  return config;
+}
+
 class Retrain {
  public:
   Retrain(Stream& stream, const RetrainConfig& config, const Genotype& genotype, const ImageData& data,
@@ -195,7 +201,7 @@ class Retrain {
 RetrainResult retrain(Stream& stream, const RetrainConfig& config, const Genotype& genotype,
                       const ImageData& data, const std::string& checkpoint, const std::string& best,
                       const RetrainHooks& hooks) {
-  return Retrain(stream, config, genotype, data, checkpoint, best).run(hooks);
+  return Retrain(stream, with_drop_path(config), genotype, data, checkpoint, best).run(hooks);
 }
 
 TrainedNetwork load_trained(const std::string& path) {
@@ -209,7 +215,8 @@ TrainedNetwork load_trained(const std::string& path) {
     const Json settings = Json::parse(file.metadata.at("settings"));
     const Json& n = settings.at("network");
     trained.config = {n.at("channels"), n.at("layers"),    n.at("classes"),          n.at("image"),
-                      n.at("batch"),    n.at("auxiliary"), n.at("auxiliary_weight"), n.at("label_smoothing")};
+                      n.at("batch"),    n.at("auxiliary"), n.at("auxiliary_weight"), n.at("label_smoothing"),
+                      n.at("drop_path")};
     trained.genotype = read_genotype(settings.at("genotype").get<std::string>(), path);
     trained.data_name = settings.at("data");
   } catch (const Json::exception& e) {
@@ -226,10 +233,11 @@ TrainedNetwork load_trained(const std::string& path) {
 }
 
 double test_accuracy(Stream& stream, TrainedNetwork& trained, const ImageData& data) {
-  CHECK(data.name == trained.data_name && data.classes == trained.config.classes && data.side == trained.config.image,
+  CHECK(data.name == trained.data_name && data.classes == trained.config.classes &&
+            data.side == trained.config.image,
         "test_accuracy: the network was trained on ", trained.data_name, ", the images are ", data.name);
   NetworkConfig config = trained.config;
-  config.auxiliary = false;
+  config.auxiliary = config.drop_path = false;
   const Network network(config, trained.genotype, trained.weights, trained.buffers);
   Plan plan(network.tape, {.outputs = {network.loss, network.logits}},
             std::make_shared<Workspace>(stream.device()));

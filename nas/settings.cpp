@@ -20,7 +20,8 @@ Json to_json(const NetworkConfig& c) {
           {"batch", c.batch},
           {"auxiliary", c.auxiliary},
           {"auxiliary_weight", c.auxiliary_weight},
-          {"label_smoothing", c.label_smoothing}};
+          {"label_smoothing", c.label_smoothing},
+          {"drop_path", c.drop_path}};
 }
 
 Json to_json(const LatencyLossConfig& c) {
