@@ -63,6 +63,9 @@ class CampaignTest : public testing::Test {
     };
   }
 
+  // Lines before the first row: the setting, seed, shard, shards, and the columns.
+  int64_t head() const { return int64_t(latency_setting(config_.latency).size()) + 3 + 1; }
+
   std::string error_of(const std::function<void()>& run) {
     try {
       run();
@@ -120,7 +123,7 @@ TEST_F(CampaignTest, TheControlsDiffer) {
 TEST_F(CampaignTest, ResumesAtAnyByte) {
   config_.count = 9;
   config_.second_count = 2;
-  drift_between(31, 38, 1.1);  // a stretch is redone on the way
+  drift_between(head() + 18, head() + 25, 1.1);  // a stretch is redone on the way
   const Campaign whole = run_campaign(path_, config_);
   EXPECT_EQ(whole.redone, 1);
   const std::string full = read_file(path_);
@@ -135,8 +138,7 @@ TEST_F(CampaignTest, ResumesAtAnyByte) {
     };
     run_campaign(path_, config_);
     ASSERT_EQ(read_file(path_), full) << "cut at byte " << cut;
-    const int64_t head = lines(full.substr(0, full.find("stretch,"))) + 1;
-    ASSERT_EQ(measured, lines(full) - std::max(kept, head)) << "cut at byte " << cut;
+    ASSERT_EQ(measured, lines(full) - std::max(kept, head())) << "cut at byte " << cut;
   }
 }
 
@@ -213,9 +215,8 @@ TEST_F(CampaignTest, NoiseIsThatOfThePairs) {
 }
 
 TEST_F(CampaignTest, ADriftedStretchIsMeasuredAgain) {
-  const int64_t head = int64_t(latency_setting(config_.latency).size()) + 3 + 1;
-  // Stretch 2, rows 5 to 9: lines head + 9 + 8 .. + 8 more.
-  drift_between(head + 17, head + 25, 1.1);
+  // Stretch 2, rows 5 to 9: lines head() + 9 + 8 .. + 8 more.
+  drift_between(head() + 17, head() + 25, 1.1);
   const Campaign campaign = run_campaign(path_, config_);
   EXPECT_EQ(campaign.redone, 1);
   EXPECT_EQ(campaign.stretches, 7);
@@ -223,12 +224,11 @@ TEST_F(CampaignTest, ADriftedStretchIsMeasuredAgain) {
   ASSERT_EQ(campaign.rows.size(), 23u);
   for (const MeasuredArchitecture& row : campaign.rows)
     EXPECT_EQ(row.latency.median_ms, true_ms(genotype_from_key(row.key)));
-  EXPECT_EQ(lines(read_file(path_)), head + 9 + 7 * 3 + 31 + 8);
+  EXPECT_EQ(lines(read_file(path_)), head() + 9 + 7 * 3 + 31 + 8);
 }
 
 TEST_F(CampaignTest, ASmallDriftIsAccepted) {
-  const int64_t head = int64_t(latency_setting(config_.latency).size()) + 3 + 1;
-  drift_between(head + 17, head + 25, 1.015);
+  drift_between(head() + 17, head() + 25, 1.015);
   const Campaign campaign = run_campaign(path_, config_);
   EXPECT_EQ(campaign.redone, 0);
   EXPECT_NEAR(campaign.max_drift, 0.015, 1e-9);
@@ -236,8 +236,7 @@ TEST_F(CampaignTest, ASmallDriftIsAccepted) {
 }
 
 TEST_F(CampaignTest, ALastingDriftEndsInTheRecord) {
-  const int64_t head = int64_t(latency_setting(config_.latency).size()) + 3 + 1;
-  drift_between(head + 17, 1 << 30, 0.9);
+  drift_between(head() + 17, 1 << 30, 0.9);
   config_.max_redo_share = 0.5;  // of 31 / 5 = 6.2 stretches: 3 redos
   const Campaign campaign = run_campaign(path_, config_);
   EXPECT_EQ(campaign.rows.size(), 23u);
@@ -248,9 +247,8 @@ TEST_F(CampaignTest, ALastingDriftEndsInTheRecord) {
 }
 
 TEST_F(CampaignTest, TheSteadiestAttemptCounts) {
-  const int64_t head = int64_t(latency_setting(config_.latency).size()) + 3 + 1;
   config_.measure = [&](const Genotype& genotype) {  // attempts of stretch 1 at 1.2, 1.05 and 1.3
-    const int64_t at = lines(read_file(path_)) - head - 9;
+    const int64_t at = lines(read_file(path_)) - head() - 9;
     return fake(genotype, at < 0 || at >= 24 ? 1 : at < 8 ? 1.2 : at < 16 ? 1.05 : 1.3);
   };
   const Campaign campaign = run_campaign(path_, config_);
@@ -284,14 +282,13 @@ TEST_F(CampaignTest, RefusesAnotherSetting) {
 TEST_F(CampaignTest, WrongRowsAreRefusedWithTheirLine) {
   run_campaign(path_, config_);
   const std::string full = read_file(path_);
-  const int64_t head = int64_t(latency_setting(config_.latency).size()) + 3 + 1;
   std::vector<std::string> text;
   for (size_t at = 0; at < full.size();) {
     const size_t end = full.find('\n', at) + 1;
     text.push_back(full.substr(at, end - at));
     at = end;
   }
-  const size_t row = size_t(head) + 9 + 8;  // the first of stretch 2
+  const size_t row = size_t(head()) + 9 + 8;  // the first of stretch 2
   auto broken = [&](const std::function<void(std::vector<std::string>&)>& change) {
     std::vector<std::string> changed = text;
     change(changed);
@@ -324,7 +321,7 @@ TEST_F(CampaignTest, WrongRowsAreRefusedWithTheirLine) {
   EXPECT_TRUE(
       broken([&](auto& t) { t.back().pop_back(); }).ends_with("the last line is cut (it has no line break)"));
   EXPECT_TRUE(broken([&](auto& t) {
-                t.resize(size_t(head) + 12);
+                t.resize(size_t(head()) + 12);
               }).ends_with("holds no complete stretch of measured architectures"));
   EXPECT_NE(broken([&](auto& t) { t.clear(); }).find("the file is empty"), std::string::npos);
 }
