@@ -7,7 +7,6 @@
 #include <cmath>
 
 #include "kernels/ops/separable_conv_plan.h"
-#include "kernels/ops/separable_conv_product.h"
 
 namespace lanas::cpu {
 
@@ -101,7 +100,8 @@ template <int W, bool STATS>
 LANAS_INLINE void pointwise_rows(const Forward& f, const Forward::Thread& t, const Rows& d, int n, int o) {
   const Plan& plan = f.plan;
   const int width = plan.y.w, cout = plan.y.c;
-  const bool direct = f.beta == 0 && (plan.flat ? f.y.packed() && width * cout % W == 0 : cout % W == 0);
+  const bool direct =
+      f.beta == 0 && (plan.flat ? f.y.packed() && width * cout % W == 0 : cout == plan.cout_pad);
   Rows out{{}, d.count, direct ? f.y.stride : plan.flat ? cout : plan.cout_pad};
   for (int r = 0; r < d.count; ++r)
     out.row[r] =
@@ -134,7 +134,7 @@ LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int 
     for (int r = 0; r < 4; ++r) d.row[r] = t.d + r * plan.d_pitch;
     if (depthwise) {
       const float* in = t.padded + ptrdiff_t(o - begin) * plan.op.stride * plan.pitch;
-      with_constants(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
+      with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
         stencil<W, k, jump, count>(d.row, in, f.depthwise, shape);
       });
     } else {

@@ -7,7 +7,6 @@
 
 #include "kernels/ops/separable_conv_cpu.h"
 #include "kernels/ops/separable_conv_plan.h"
-#include "kernels/ops/separable_conv_product.h"
 
 namespace lanas::cpu {
 namespace {
@@ -75,7 +74,7 @@ template <int W>
 LANAS_INLINE Rows dy_rows(const Backward& b, const Backward::Thread& t, int n, int o, int count) {
   const Plan& plan = b.plan;
   const int cout = plan.y.c;
-  const bool direct = plan.flat ? b.dy.packed() && plan.y.w * cout % W == 0 : cout % W == 0;
+  const bool direct = plan.flat ? b.dy.packed() && plan.y.w * cout % W == 0 : cout == plan.cout_pad;
   Rows dy{{}, count, direct ? b.dy.stride : plan.flat ? cout : plan.cout_pad};
   for (int r = 0; r < count; ++r) {
     float* from = b.dy.at(n, o + r * plan.step, 0);
@@ -101,7 +100,7 @@ template <int W>
 LANAS_INLINE void input_rows(const Backward& b, const Backward::Thread& t, const Rows& dd, const Rows& dy) {
   const Plan& plan = b.plan;
   const int c = plan.x.c, width = plan.y.w;
-  const bool direct = plan.flat ? width * c % W == 0 : c % W == 0;
+  const bool direct = plan.flat ? width * c % W == 0 : c == plan.cin_pad;
   Rows out = dd;
   if (!direct) {
     out.stride = plan.flat ? c : plan.cin_pad;
@@ -185,7 +184,7 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
   }
   const StencilShape shape = plan.stencil_shape();
   if (depthwise && b.want_dp)
-    with_constants(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
+    with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
       stencil<W, k, jump, count>(d.row, in, b.depthwise, shape);
     });
   if (!depthwise)
@@ -195,7 +194,7 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
   if (!b.want_dw && !b.want_dz) return;
   input_rows<W>(b, t, dd, dy);
   if (b.want_dw)
-    with_constants(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
+    with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
       stencil_gradient<W, k, jump, count>(t.dw, dd.row, in, shape);
     });
   if (!b.want_dz) return;
@@ -236,7 +235,7 @@ LANAS_INLINE void backward_image(const Backward& b, const Backward::Thread& t, i
     for (int r = 0; r < 4; ++r)
       dz[r] = depthwise ? t.rows + ptrdiff_t(r) * b.wide_pitch : t.wide + (o + r) * b.wide_pitch;
     if (depthwise)
-      with_constants(plan.k, 1, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
+      with_constants<W>(plan.k, 1, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
         stencil<W, k, jump, count>(dz, t.wide + o * b.wide_pitch, b.flipped, shape);
       });
     for (int r = 0; r < rows; ++r) {

@@ -9,6 +9,7 @@
 
 #include "kernels/core/parallel.h"
 #include "kernels/ops/separable_conv.h"
+#include "kernels/ops/separable_conv_product.h"
 #include "kernels/ops/separable_conv_stencil.h"
 #include "kernels/ops/separable_conv_vec.h"
 
@@ -31,7 +32,7 @@ struct Plan {
   int column[kMaxKernel];  // floats from a padded row's start to the inputs of kernel column kx
   int d_pitch;             // floats from one row of the depthwise result to the next
   bool flat;               // cin == cout, less than a vector: pixels share vectors
-  int cin_pad, cout_pad;   // channels rounded up to whole vectors
+  int cin_pad, cout_pad;   // channels rounded up to what vectors take
 
   Plan(const SeparableConv<float>& conv, Shape x_shape, int lane_count)
       : op(conv),
@@ -50,8 +51,8 @@ struct Plan {
       column[kx] = kx * op.dilation % op.stride * plane + kx * op.dilation / op.stride * x.c;
     d_pitch = round_up(y.w * x.c, kMaxLanes);
     flat = x.c == y.c && x.c < lanes && (x.c == 4 || x.c == 8);
-    cin_pad = flat ? lanes : round_up(x.c, lanes);
-    cout_pad = flat ? lanes : round_up(y.c, lanes);
+    cin_pad = flat ? lanes : round_up(x.c, channel_multiple(lanes));
+    cout_pad = flat ? lanes : round_up(y.c, channel_multiple(lanes));
   }
 
   int padded_rows() const { return op.has_depthwise() ? x.h + 2 * pad + op.stride : 0; }

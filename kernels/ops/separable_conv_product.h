@@ -4,6 +4,8 @@
 // many channels in as out ("flat"), a vector holds W / C pixels and in is permuted within each pixel.
 #pragma once
 
+#include <algorithm>
+
 #include "kernels/ops/separable_conv_vec.h"
 
 namespace lanas::cpu {
@@ -57,30 +59,42 @@ LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in
   return p;
 }
 
-// w: [depth][w_stride], w_stride a multiple of W; bias, sum, square: [w_stride].
+// Rows of channels are padded to whole vectors; 16 lanes may end with a half vector.
+constexpr int channel_multiple(int lanes) { return lanes == 16 ? 8 : lanes; }
+
+// Calls block(lanes, vectors, j) with integral constants over [0, width) in blocks of up to `most` vectors.
+template <int W, class Block>
+LANAS_INLINE void for_blocks(int width, int most, Block&& block) {
+  constexpr std::integral_constant<int, W> lanes;
+  int j = 0;
+  while (width - j >= W) {
+    const int vectors = std::min(most, block_vectors((width - j) / W));
+    if (vectors == 1) block(lanes, std::integral_constant<int, 1>(), j);
+    if (vectors == 2) block(lanes, std::integral_constant<int, 2>(), j);
+    if (vectors == 3) block(lanes, std::integral_constant<int, 3>(), j);
+    j += vectors * W;
+  }
+  if constexpr (channel_multiple(W) < W)
+    if (j < width) block(std::integral_constant<int, W / 2>(), std::integral_constant<int, 1>(), j);
+}
+
+// w: [depth][w_stride], w_stride a multiple of channel_multiple(W); bias, sum, square: [w_stride].
 template <int W, bool STATS>
 LANAS_INLINE void product(const Rows& out, const Rows& in, int pixels, int depth, const float* w,
                           int w_stride, const float* bias, float* sum, float* square) {
   constexpr int kPixels = W == 16 ? 8 : 4;
-  const auto block = [&](auto vectors, int j) LANAS_LAMBDA {
-    constexpr int V = decltype(vectors)::value;
+  for_blocks<W>(w_stride, 3, [&](auto lanes, auto vectors, int j) LANAS_LAMBDA {
+    constexpr int L = decltype(lanes)::value, V = decltype(vectors)::value;
     for (int t = 0; t < out.count; ++t) {
       float *to = out.row[t] + j, *s = STATS ? sum + j : nullptr, *q = STATS ? square + j : nullptr;
       const float* from = in.row[t];
-      const int done = product_row<W, kPixels, V, STATS>(to, out.stride, from, in.stride, pixels, depth,
+      const int done = product_row<L, kPixels, V, STATS>(to, out.stride, from, in.stride, pixels, depth,
                                                          w + j, w_stride, bias + j, s, q);
       if (done < pixels)
-        product_row<W, 1, V, STATS>(to + done * out.stride, out.stride, from + done * in.stride, in.stride,
+        product_row<L, 1, V, STATS>(to + done * out.stride, out.stride, from + done * in.stride, in.stride,
                                     pixels - done, depth, w + j, w_stride, bias + j, s, q);
     }
-  };
-  for (int j = 0, left = w_stride / W; left > 0; left = (w_stride - j) / W) {
-    const int vectors = block_vectors(left);
-    if (vectors == 1) block(std::integral_constant<int, 1>(), j);
-    if (vectors == 2) block(std::integral_constant<int, 2>(), j);
-    if (vectors == 3) block(std::integral_constant<int, 3>(), j);
-    j += vectors * W;
-  }
+  });
 }
 
 // Flat rows of `vectors` vectors; w: [C][W], lane l of w[i] is the weight from channel i to channel l % C.
@@ -147,29 +161,21 @@ LANAS_INLINE void product_gradient_block(float* dw, int dw_stride, const Rows& i
     for (int v = 0; v < V; ++v) store<W>(dw + r * dw_stride + v * W, acc[r][v]);
 }
 
-// dw: [depth][dw_stride]; dy holds dw_stride floats a pixel (a multiple of W).
+// dw: [depth][dw_stride]; dy holds dw_stride floats a pixel, a multiple of channel_multiple(W).
 template <int W>
 LANAS_INLINE void product_gradient(float* dw, int dw_stride, int depth, const Rows& in, const Rows& dy,
                                    int pixels) {
-  const auto block = [&](auto vectors, int j) LANAS_LAMBDA {
-    constexpr int V = decltype(vectors)::value;
+  for_blocks<W>(dw_stride, 2, [&](auto lanes, auto vectors, int j) LANAS_LAMBDA {
+    constexpr int L = decltype(lanes)::value, V = decltype(vectors)::value;
     constexpr int kRows = (V == 1 ? 16 : 8) / (W == 16 ? 1 : 2);
     int i = 0;
     for (; i + kRows <= depth; i += kRows)
-      product_gradient_block<W, kRows, V>(dw + i * dw_stride + j, dw_stride, in, i, dy, j, pixels);
+      product_gradient_block<L, kRows, V>(dw + i * dw_stride + j, dw_stride, in, i, dy, j, pixels);
     for (; i + 4 <= depth; i += 4)
-      product_gradient_block<W, 4, V>(dw + i * dw_stride + j, dw_stride, in, i, dy, j, pixels);
+      product_gradient_block<L, 4, V>(dw + i * dw_stride + j, dw_stride, in, i, dy, j, pixels);
     for (; i < depth; ++i)
-      product_gradient_block<W, 1, V>(dw + i * dw_stride + j, dw_stride, in, i, dy, j, pixels);
-  };
-  for (int j = 0; j < dw_stride;) {
-    const bool two = dw_stride - j >= 2 * W;
-    if (two)
-      block(std::integral_constant<int, 2>(), j);
-    else
-      block(std::integral_constant<int, 1>(), j);
-    j += two ? 2 * W : W;
-  }
+      product_gradient_block<L, 1, V>(dw + i * dw_stride + j, dw_stride, in, i, dy, j, pixels);
+  });
 }
 
 // dw: [C][W], lane l of dw[i] belongs to channels i and l % C.

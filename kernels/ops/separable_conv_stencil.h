@@ -21,8 +21,8 @@ struct StencilShape {
 template <int W, int K, int Step, int ROWS>
 LANAS_INLINE void stencil(float* const* out, const float* in, const float* weights, const StencilShape& s) {
   if constexpr (K == 0) {
-    for (int v = 0; v < s.vectors; ++v) {
-      const float* w = weights + ptrdiff_t(v % s.period) * s.k * s.k * W;
+    for (int v = 0, phase = 0; v < s.vectors; ++v, phase = phase + 1 == s.period ? 0 : phase + 1) {
+      const float* w = weights + ptrdiff_t(phase) * s.k * s.k * W;
       Vec<W> acc[ROWS] = {};
       for (int ky = 0; ky < s.k; ++ky)
         for (int kx = 0; kx < s.k; ++kx, w += W)
@@ -61,8 +61,8 @@ template <int W, int K, int Step, int ROWS>
 LANAS_INLINE void stencil_gradient(float* sums, const float* const* g, const float* in,
                                    const StencilShape& s) {
   if constexpr (K == 0) {
-    for (int v = 0; v < s.vectors; ++v) {
-      float* sum = sums + ptrdiff_t(v % s.period) * s.k * s.k * W;
+    for (int v = 0, phase = 0; v < s.vectors; ++v, phase = phase + 1 == s.period ? 0 : phase + 1) {
+      float* sum = sums + ptrdiff_t(phase) * s.k * s.k * W;
       for (int ky = 0; ky < s.k; ++ky)
         for (int kx = 0; kx < s.k; ++kx, sum += W) {
           Vec<W> acc = load<W>(sum);
@@ -108,27 +108,24 @@ LANAS_INLINE void for_tiles(int begin, int end, int step, Tile&& tile) {
   for (; o < end; ++o) tile(o, 1);
 }
 
-// Calls f(K, Step, ROWS) as integral constants; K = 0 stands for sizes other than 3 and 5.
-template <class F>
+// Calls f(K, Step, ROWS) as integral constants. Kernel sizes 3 and 5 in tiles of four rows are worth their
+// own code where vectors are wide; for the rest K = 0.
+template <int W, class F>
 LANAS_INLINE void with_constants(int k, int step, int rows, F&& f) {
-  const auto choose = [&](auto kernel, auto jump) LANAS_LAMBDA {
-    if (rows == 4)
-      f(kernel, jump, std::integral_constant<int, 4>());
-    else
-      f(kernel, jump, std::integral_constant<int, 1>());
-  };
-  const auto choose_kernel = [&](auto jump) LANAS_LAMBDA {
-    if (k == 3)
-      choose(std::integral_constant<int, 3>(), jump);
-    else if (k == 5)
-      choose(std::integral_constant<int, 5>(), jump);
-    else
-      choose(std::integral_constant<int, 0>(), jump);
+  const auto choose = [&](auto jump) LANAS_LAMBDA {
+    constexpr std::integral_constant<int, 0> any;
+    if (rows == 1) return f(any, jump, std::integral_constant<int, 1>());
+    constexpr std::integral_constant<int, 4> four;
+    if constexpr (W > 4) {
+      if (k == 3) return f(std::integral_constant<int, 3>(), jump, four);
+      if (k == 5) return f(std::integral_constant<int, 5>(), jump, four);
+    }
+    f(any, jump, four);
   };
   if (step == 1)
-    choose_kernel(std::integral_constant<int, 1>());
+    choose(std::integral_constant<int, 1>());
   else
-    choose_kernel(std::integral_constant<int, 2>());
+    choose(std::integral_constant<int, 2>());
 }
 
 }  // namespace lanas::cpu
