@@ -1,9 +1,11 @@
 #include "nas/campaign.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <thread>
 
 #include "nas/campaign_log.h"
 #include "nas/interrupt.h"
@@ -42,6 +44,11 @@ void check_config(const CampaignConfig& c) {
         " and ", c.second_every);
   CHECK(c.shards >= 1 && c.shard >= 0 && c.shard < c.shards, "campaign: expected a shard from 0 to ",
         c.shards - 1, ", found ", c.shard);
+}
+
+// How far the middle control is from its reference now.
+double off_reference(LatencyMeter& meter, double reference_ms) {
+  return std::abs(meter.measure(control_genotypes()[1]).median_ms / reference_ms - 1);
 }
 
 class Runner {
@@ -89,7 +96,10 @@ class Runner {
     if (meter_)  // a processor that has been idle needs a moment to reach its speed
       for (const Genotype& control : control_genotypes()) measure(control);
     start_ms_ = now_ms();
-    for (int round = 0; round < kReferenceRounds; ++round) measure_controls(0, round);
+    for (int round = 0; round < kReferenceRounds; ++round) {
+      if (meter_ && round > 0) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      measure_controls(0, round);
+    }
   }
 
   void sample(int stretch, int attempt, const Item& item) {
@@ -141,7 +151,18 @@ class Runner {
     }
   }
 
+  // Before a stretch is measured again: waits until the middle control is back at its reference, a second at
+  // most.
+  void wait_until_steady() {
+    if (!meter_) return;
+    const double give_up_ms = now_ms() + 1000;
+    while (now_ms() < give_up_ms && off_reference(*meter_, log_.reference_ms(1)) > config_.tolerance) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  }
+
   void repeat_stretch(int number, int attempt) {
+    wait_until_steady();
     const std::vector<CampaignLog::Row> rows = log_.attempt(number, 0).samples;
     for (size_t i = log_.attempt(number, attempt).samples.size(); i < rows.size(); ++i)
       sample(number, attempt, {rows[i].pass, rows[i].measured.index});
@@ -211,10 +232,29 @@ Campaign run_campaign(const std::string& path, const CampaignConfig& config) {
   return campaign;
 }
 
+std::vector<double> steady_times(LatencyMeter& meter, const Genotype& genotype, double control_ms,
+                                 double tolerance, int tries) {
+  std::vector<double> best;
+  double best_off = std::numeric_limits<double>::infinity();
+  for (int i = 0; i < tries && best_off > tolerance; ++i) {
+    if (i > 0) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    const double before = off_reference(meter, control_ms);
+    if (before > tolerance && i + 1 < tries && !best.empty()) continue;
+    std::vector<double> times = meter.times(genotype);
+    const double off = std::max(before, off_reference(meter, control_ms));
+    if (off >= best_off) continue;
+    best_off = off;
+    best = std::move(times);
+  }
+  return best;
+}
+
 Campaign read_campaign(const std::string& path) {
   const Table table = read_table(path);
   const CampaignLog log(table);
+  CHECK(log.reference_done(), path, ": ends before the controls' reference is complete");
   Campaign campaign;
+  campaign.control_ms = log.reference_ms(1);
   campaign.seed = std::stoull(table.note("seed"));
   for (const auto& note : table.notes())
     if (note.first != "seed" && note.first != "shard" && note.first != "shards")

@@ -1,9 +1,10 @@
 // campaign.h -- measures the architectures of a sequence (seed, index) into an append-only CSV.
 // The rows come in stretches of about 50, each closed by measuring three fixed controls. Stretch 0 holds only
-// the controls' reference, three rounds of them. A stretch whose controls' median ratio to the reference is
-// off by more than 2% is measured again as its next attempt, a few times at most. A reader takes of every
-// stretch the closed attempt with the smallest deviation, and nothing else. Some architectures are measured a
-// second time at the end: noise_mape = mean over them of |m1 - m2| / (sqrt(2) (m1 + m2) / 2).
+// the controls' reference: six rounds of them, of which the fastest counts. A stretch whose controls' median
+// ratio to the reference is off by more than 2% is measured again as its next attempt, a few times at most. A
+// reader takes of every stretch the closed attempt with the smallest deviation, and nothing else. Some
+// architectures are measured a second time at the end: noise_mape = mean over them of |m1 - m2| / (sqrt(2)
+// (m1 + m2) / 2).
 #pragma once
 
 #include <cstdint>
@@ -55,6 +56,7 @@ struct Campaign {
   double mean_drift = 0, max_drift = 0;           // of the controls' ratio from 1, over the stretches taken
   int stretches = 0;                              // taken
   int redone = 0;                                 // of these, stretches measured more than once
+  double control_ms = 0;                          // reference of the middle control
   double rows_per_second = 0;                     // of the run that measured, controls included; 0: none did
 };
 
@@ -65,6 +67,11 @@ Campaign run_campaign(const std::string& path, const CampaignConfig& config);
 
 // Error "path:line: ..." where a row is wrong: out of order, twice, of another setting, not of this sequence.
 Campaign read_campaign(const std::string& path);
+
+// All repeats of one genotype, ascending, while the middle control is within tolerance of control_ms before
+// and after; after `tries` attempts the ones with the control nearest to it.
+std::vector<double> steady_times(LatencyMeter& meter, const Genotype& genotype, double control_ms,
+                                 double tolerance = 0.02, int tries = 40);
 
 // One row per architecture of the first pass: its 224-number code (search_space.h), its latency in ms.
 Dataset latency_dataset(const Campaign& campaign);

@@ -149,14 +149,17 @@ bool CampaignLog::reference_done() const {
          stretches_[0].attempts[kReferenceRounds - 1].closed();
 }
 
+double CampaignLog::reference_ms(int control) const {
+  double fastest = stretches_[0].attempts[0].controls[size_t(control)];
+  for (int round = 1; round < kReferenceRounds; ++round)
+    fastest = std::min(fastest, stretches_[0].attempts[size_t(round)].controls[size_t(control)]);
+  return fastest;
+}
+
 double CampaignLog::deviation(const Attempt& attempt) const {
   std::vector<double> ratios;
-  for (int control = 0; control < kControls; ++control) {
-    std::vector<double> reference;
-    for (int round = 0; round < kReferenceRounds; ++round)
-      reference.push_back(stretches_[0].attempts[round].controls[control]);
-    ratios.push_back(attempt.controls[control] / quantile(reference, 0.5));
-  }
+  for (int control = 0; control < kControls; ++control)
+    ratios.push_back(attempt.controls[size_t(control)] / reference_ms(control));
   return std::abs(quantile(ratios, 0.5) - 1);
 }
 

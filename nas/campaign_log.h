@@ -14,7 +14,7 @@
 namespace lanas {
 
 constexpr int kControls = 3;
-constexpr int kReferenceRounds = 3;
+constexpr int kReferenceRounds = 6;  // the fastest counts: a machine is disturbed only towards slow
 // Cheap, middle and expensive: all skip connections, DARTS_V2, all separable 5x5 convolutions.
 std::array<Genotype, kControls> control_genotypes();
 
@@ -48,6 +48,7 @@ class CampaignLog {
   const Attempt& attempt(int stretch, int number) const;
   bool has(int pass, uint64_t index) const { return seen_.contains({pass, index}); }
   bool reference_done() const;
+  double reference_ms(int control) const;  // the fastest of the reference rounds
   // |median over the controls of latency / reference - 1| of a closed attempt.
   double deviation(const Attempt& attempt) const;
   // The number of the closed attempt with the smallest deviation; -1 where none is closed.

@@ -30,8 +30,9 @@ LatencyLoss::LatencyLoss(Tape& tape, const Var alpha[2], const Var beta[2], cons
   const bool sampled = config.mode == LatencyMode::sample;
   const int samples = sampled ? config.samples : 1;
   const Var temperature = tape.input({1, 1, 1, 1}), scale = tape.input({1, 1, 1, 1});
-  *tape.data(temperature).data = config.temperature;
-  *tape.data(scale).data = float(config.lambda / config.reference_ms);
+  const float factor = float(config.lambda / config.reference_ms);
+  upload(tape.device(), tape.data(temperature).data, &config.temperature, sizeof(float));
+  upload(tape.device(), tape.data(scale).data, &factor, sizeof factor);
   const Var code = tape.activation({samples, 1, 1, kCodeSize});
   for (int kind = 0; kind < 2; ++kind) {
     if (sampled) noise_[kind] = tape.input({samples, 1, 1, kLayout.noise_size()});

@@ -257,7 +257,8 @@ class Pipeline {
     std::vector<std::vector<double>> times(report_.networks.size());
     for (int round = 0; round < config_.final_rounds; ++round) {
       for (size_t i = 0; i < times.size(); ++i) {
-        const std::vector<double> more = meter.times(report_.networks[i].genotype);
+        const std::vector<double> more =
+            steady_times(meter, report_.networks[i].genotype, campaign_.control_ms);
         times[i].insert(times[i].end(), more.begin(), more.end());
       }
     }
