@@ -55,31 +55,35 @@ TensorFile::Entry read_entry(const Json& value, const std::string& data, const s
 
 }  // namespace
 
-void TensorFile::put(const std::string& name, Tensor t) {
+void TensorFile::put(const std::string& name, Tensor t, Device device) {
+  CHECK(device == Device::cpu || t.packed(), name, ": a strided tensor on ", device_name(device));
   Entry& entry = tensors[name];
   entry.shape = t.shape();
   entry.values.resize(t.size());
+  if (t.packed()) return download(device, entry.values.data(), t.data, size_t(t.size()) * sizeof(float));
   for (int64_t p = 0; p < t.pixels(); ++p) std::copy_n(t.pixel(p), t.c, entry.values.data() + p * t.c);
 }
 
-void TensorFile::get(const std::string& name, Tensor t, const std::string& path) const {
+void TensorFile::get(const std::string& name, Tensor t, const std::string& path, Device device) const {
+  CHECK(device == Device::cpu || t.packed(), name, ": a strided tensor on ", device_name(device));
   auto found = tensors.find(name);
   CHECK(found != tensors.end(), path, ": has no tensor '", name,
         "': a file of another network or of another kind");
   const Entry& entry = found->second;
   CHECK(entry.shape == t.shape(), path, ": tensor '", name, "' has shape ", entry.shape, ", expected ",
         t.shape());
+  if (t.packed()) return upload(device, t.data, entry.values.data(), size_t(t.size()) * sizeof(float));
   for (int64_t p = 0; p < t.pixels(); ++p) std::copy_n(entry.values.data() + p * t.c, t.c, t.pixel(p));
 }
 
 void TensorFile::put(const std::string& prefix, const ParameterStore& store) {
   for (size_t i = 0; i < store.entries().size(); ++i)
-    put(prefix + store.entries()[i].name, store.value(int(i)));
+    put(prefix + store.entries()[i].name, store.value(int(i)), store.device());
 }
 
 void TensorFile::get(const std::string& prefix, const ParameterStore& store, const std::string& path) const {
   for (size_t i = 0; i < store.entries().size(); ++i)
-    get(prefix + store.entries()[i].name, store.value(int(i)), path);
+    get(prefix + store.entries()[i].name, store.value(int(i)), path, store.device());
 }
 
 void TensorFile::put(const std::string& name, const std::vector<float>& values) {

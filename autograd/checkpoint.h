@@ -21,9 +21,9 @@ struct TensorFile {
   std::map<std::string, std::string> metadata;  // safetensors' "__metadata__"
 
   // Copies a view into the file's entry `name`.
-  void put(const std::string& name, Tensor t);
+  void put(const std::string& name, Tensor t, Device device = Device::cpu);
   // Copies entry `name` into t; throws Error naming `path` if it is absent or of another shape.
-  void get(const std::string& name, Tensor t, const std::string& path) const;
+  void get(const std::string& name, Tensor t, const std::string& path, Device device = Device::cpu) const;
   // The same for every entry of a store, under prefix + name.
   void put(const std::string& prefix, const ParameterStore& store);
   void get(const std::string& prefix, const ParameterStore& store, const std::string& path) const;

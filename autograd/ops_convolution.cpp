@@ -98,6 +98,7 @@ void separable_backward(Run& run, const SeparableInputs& at, const Separable& un
 Var conv2d(Tape& tape, Var x, Var w, ConvGeometry g) {
   const Shape xs = tape.shape(x), ws = tape.shape(w), ys = conv_shape("conv2d", xs, ws, ws.n, g);
   const Var y = tape.activation(ys);
+  const size_t scratch = conv2d_scratch_bytes(ys, xs, ws, g.stride, g.padding, g.dilation, tape.device());
   tape.record({.name = "conv2d",
                .inputs = {x, w},
                .outputs = {y},
@@ -116,7 +117,7 @@ Var conv2d(Tape& tape, Var x, Var w, ConvGeometry g) {
                        conv2d_backward_weights(run.stream, run.grad_in(1), run.grad_out(0), run.in(0),
                                                g.stride, g.padding, g.dilation, run.beta(1), run.scratch());
                    },
-               .scratch_bytes = conv2d_scratch_bytes(ys, xs, ws, g.stride, g.padding, g.dilation),
+               .scratch_bytes = scratch,
                .macs = ys.size() / ys.n * ws.h * ws.w * ws.c});
   return y;
 }

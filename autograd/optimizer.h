@@ -19,8 +19,8 @@ class Sgd {
   // max_norm: gradients are scaled so that their norm over the whole slab is at most this; 0: no clipping.
   Sgd(const ParameterStore& parameters, float momentum, float weight_decay, float max_norm);
 
-  void set_lr(float lr) { state_->lr = lr; }
-  float lr() const { return state_->lr; }
+  void set_lr(float lr);
+  float lr() const { return lr_; }
   void step(Stream& stream);  // from the store's gradients
   void save(TensorFile& file, const std::string& prefix) const;
   void load(const TensorFile& file, const std::string& prefix, const std::string& path);
@@ -28,16 +28,16 @@ class Sgd {
 
  private:
   const ParameterStore& parameters_;
-  float max_norm_;
+  float max_norm_, lr_ = 0;
   Memory buffer_, state_memory_;
-  SgdState* state_;
+  SgdState* state_;  // on the device
 };
 
 class Adam {
  public:
   Adam(const ParameterStore& parameters, float lr, float beta1, float beta2, float weight_decay);
 
-  void set_lr(float lr) { state_->lr = lr; }
+  void set_lr(float lr);
   void step(Stream& stream);
   void save(TensorFile& file, const std::string& prefix) const;
   void load(const TensorFile& file, const std::string& prefix, const std::string& path);
@@ -45,7 +45,7 @@ class Adam {
  private:
   const ParameterStore& parameters_;
   Memory m_, v_, state_memory_;
-  AdamState* state_;
+  AdamState* state_;  // on the device
 };
 
 }  // namespace lanas

@@ -49,9 +49,17 @@ void ParameterStore::allocate(uint64_t seed) {
   allocated_ = true;
   values_ = Memory(device_, floats_ * sizeof(float));
   grads_ = Memory(device_, floats_ * sizeof(float));
-  std::fill_n(values_.floats(), floats_, 0.f);
-  std::fill_n(grads_.floats(), floats_, 0.f);
-  for (size_t i = 0; i < entries_.size(); ++i) draw(value(int(i)), entries_[i].init, seed, entries_[i].name);
+  std::vector<float> start(size_t(floats_), 0.f);
+  upload(device_, grads_.data(), start.data(), start.size() * sizeof(float));
+  for (const Entry& entry : entries_)
+    draw({start.data() + entry.offset, entry.shape}, entry.init, seed, entry.name);
+  upload(device_, values_.data(), start.data(), start.size() * sizeof(float));
+}
+
+std::vector<float> ParameterStore::read(int index) const {
+  std::vector<float> copy(size_t(entries_[size_t(index)].shape.size()));
+  download(device_, copy.data(), value(index).data, copy.size() * sizeof(float));
+  return copy;
 }
 
 int ParameterStore::find(const std::string& name) const {

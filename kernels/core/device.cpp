@@ -13,30 +13,81 @@ namespace lanas {
 const char* device_name(Device device) { return device == Device::cpu ? "cpu" : "cuda"; }
 
 Device parse_device(const std::string& name) {
-  if (name == "cpu" || name == "auto") return Device::cpu;
+  if (name == "cpu") return Device::cpu;
+  if (name == "auto") return backend::preferred() ? Device::cuda : Device::cpu;
   CHECK(name == "cuda", "--device: expected auto, cpu or cuda, found '", name, "'");
-  throw Error("--device cuda: this build has no CUDA device; use --device cpu");
+  const std::string missing = backend::missing();
+  CHECK(missing.empty(), "--device cuda: ", missing, "; use --device cpu");
+  return Device::cuda;
 }
 
 Stream::Stream(Device device, int threads)
     : device_(device), threads_(threads > 0 ? threads : omp_get_num_procs()) {
   CHECK(threads >= 0 && threads <= 1024, "--threads: expected 0 (all cores) to 1024, found ", threads);
+  if (device == Device::cuda) native_ = backend::make_stream();
 }
 
 void Stream::activate() const { omp_set_num_threads(threads_); }
 
-void upload(Stream&, void* device, const void* host, size_t bytes) { std::memcpy(device, host, bytes); }
-void download(Stream&, void* host, const void* device, size_t bytes) { std::memcpy(host, device, bytes); }
+void Stream::synchronize() const {
+  if (native_) backend::synchronize(*native_);
+}
+
+void* stream_scratch(Stream& stream, size_t bytes) {
+  CHECK(stream.native(), "stream_scratch: the stream is on the ", device_name(stream.device()));
+  CHECK(bytes <= kStreamScratch, "stream_scratch: ", bytes, " bytes, at most ", kStreamScratch);
+  Memory& memory = backend::scratch(*stream.native());
+  if (!memory.data()) memory = Memory(Device::cuda, kStreamScratch);
+  return memory.data();
+}
+
+void upload(Stream& stream, void* device, const void* host, size_t bytes) {
+  if (bytes == 0) return;
+  if (stream.device() == Device::cpu)
+    std::memcpy(device, host, bytes);
+  else
+    backend::upload(stream.native(), device, host, bytes);
+}
+
+void download(Stream& stream, void* host, const void* device, size_t bytes) {
+  if (bytes == 0) return;
+  if (stream.device() == Device::cpu)
+    std::memcpy(host, device, bytes);
+  else
+    backend::download(stream.native(), host, device, bytes);
+}
+
+void upload(Device to, void* device, const void* host, size_t bytes) {
+  if (bytes == 0) return;
+  if (to == Device::cpu)
+    std::memcpy(device, host, bytes);
+  else
+    backend::upload(nullptr, device, host, bytes);
+}
+
+void download(Device from, void* host, const void* device, size_t bytes) {
+  if (bytes == 0) return;
+  if (from == Device::cpu)
+    std::memcpy(host, device, bytes);
+  else
+    backend::download(nullptr, host, device, bytes);
+}
 
 Memory::Memory(Device device, size_t bytes) : device_(device), bytes_(align_up(bytes)) {
   if (bytes_ == 0) return;
-  data_ = std::aligned_alloc(kAlignment, bytes_);
+  data_ = device == Device::cpu ? std::aligned_alloc(kAlignment, bytes_) : backend::allocate(bytes_);
   CHECK(data_, "out of memory: ", bytes_ >> 20, " MiB on ", device_name(device_),
         " could not be had; a smaller batch or fewer channels need less");
-  std::fill_n(floats(), bytes_ / sizeof(float), std::numeric_limits<float>::quiet_NaN());
+  if (device == Device::cpu)
+    std::fill_n(floats(), bytes_ / sizeof(float), std::numeric_limits<float>::quiet_NaN());
 }
 
-Memory::~Memory() { std::free(data_); }
+Memory::~Memory() {
+  if (device_ == Device::cpu)
+    std::free(data_);
+  else if (data_)
+    backend::release(data_);
+}
 
 Memory& Memory::operator=(Memory&& other) noexcept {
   std::swap(device_, other.device_);

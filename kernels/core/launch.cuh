@@ -27,6 +27,7 @@
 #include <cuda_runtime.h>
 #else
 #include "kernels/core/simt.h"
+#include "kernels/core/simt_memory.h"
 #endif
 
 #include <tuple>
@@ -115,10 +116,7 @@ void launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_byte
   auto work = [config, kernel, values = std::tuple<Params...>(static_cast<Params>(args)...)] {
     simt::run_grid(config, [&] { std::apply(kernel, values); });
   };
-  if (simt::LaunchList* list = simt::LaunchList::recording())
-    list->add(std::move(work));
-  else
-    work();
+  simt::run_or_record(std::move(work));
 }
 }  // namespace on_emulator
 #else

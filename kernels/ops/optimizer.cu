@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/core/packs.cuh"
 #include "kernels/core/parallel.h"
 #include "kernels/ops/optimizer.h"
 
@@ -83,11 +84,104 @@ template double sum_of_squares(const double*, int64_t);
 
 }  // namespace host
 
+namespace {
+
+template <int kPack>
+__global__ void sgd_kernel(Tensor w, Tensor momentum_buffer, Tensor g, const SgdState* state) {
+  const SgdState s = *state;
+  for_packs<kPack>(w, [=](int64_t, int i) {
+    Pack<kPack> weight = load<kPack>(w.data + i), buffer = load<kPack>(momentum_buffer.data + i);
+    const Pack<kPack> gradient = load<kPack>(g.data + i);
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) {
+      buffer.v[k] =
+          s.momentum * buffer.v[k] + (s.gradient_scale * gradient.v[k] + s.weight_decay * weight.v[k]);
+      weight.v[k] -= s.lr * buffer.v[k];
+    }
+    store<kPack>(momentum_buffer.data + i, buffer);
+    store<kPack>(w.data + i, weight);
+  });
+}
+
+template <int kPack>
+__global__ void adam_kernel(Tensor w, Tensor m, Tensor v, Tensor g, const AdamState* state) {
+  const AdamState s = *state;
+  float* shared = static_shared<float, 2>();  // the corrections of this step, in double once per block
+  if (threadIdx.x == 0) {
+    shared[0] = float(double(s.lr) / (1 - pow(double(s.beta1), double(s.step))));
+    shared[1] = float(1 / sqrt(1 - pow(double(s.beta2), double(s.step))));
+  }
+  __syncthreads();
+  const float step_size = shared[0], root_correction = shared[1];
+  for_packs<kPack>(w, [=](int64_t, int i) {
+    Pack<kPack> weight = load<kPack>(w.data + i), mean = load<kPack>(m.data + i),
+                square = load<kPack>(v.data + i);
+    const Pack<kPack> gradient = load<kPack>(g.data + i);
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) {
+      const float d = gradient.v[k] + s.weight_decay * weight.v[k];
+      mean.v[k] = s.beta1 * mean.v[k] + (1 - s.beta1) * d;
+      square.v[k] = s.beta2 * square.v[k] + (1 - s.beta2) * d * d;
+      weight.v[k] -= step_size * mean.v[k] / (sqrtf(square.v[k]) * root_correction + s.eps);
+    }
+    store<kPack>(m.data + i, mean);
+    store<kPack>(v.data + i, square);
+    store<kPack>(w.data + i, weight);
+  });
+}
+
+__global__ void advance_step_kernel(AdamState* state) { ++state->step; }
+
+constexpr unsigned kThreads = 256;
+constexpr unsigned kPartials = 512;  // blocks of the first stage, at most
+
+template <int kPack>
+__global__ void sum_of_squares_kernel(double* partial, Tensor g) {
+  double sum = 0;
+  for_packs<kPack>(g, [&](int64_t, int i) {
+    const Pack<kPack> gradient = load<kPack>(g.data + i);
+#pragma unroll
+    for (const float value : gradient.v) sum += double(value) * double(value);
+  });
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+// One block: *out = the sum, or with max_norm > 0 the scale that clips to it.
+__global__ void finish_squares_kernel(float* out, const double* partial, int count, float max_norm) {
+  double sum = 0;
+  for (int i = int(threadIdx.x); i < count; i += int(kThreads)) sum += partial[i];
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) *out = float(max_norm > 0 ? fmin(1.0, double(max_norm) / (sqrt(sum) + 1e-6)) : sum);
+}
+
+Tensor slab(const char* op, const float* data, int64_t count) {
+  CHECK(count <= std::numeric_limits<int>::max(), op, ": ", count, " numbers, at most 2^31 - 1 on cuda");
+  return row_view(data, int(count));
+}
+
+void launch_squares(const char* op, Stream& stream, float* out, const float* g, int64_t count,
+                    float max_norm) {
+  const Tensor gradient = slab(op, g, count);
+  const unsigned blocks = grid_blocks(count, 4 * kThreads, kPartials);
+  auto* partial = static_cast<double*>(stream_scratch(stream, kPartials * sizeof(double)));
+  with_pack(pack_width(gradient), [&](auto pack) {
+    launch(sum_of_squares_kernel<pack()>, blocks, kThreads, 0, stream, partial, gradient);
+  });
+  launch(finish_squares_kernel, 1, kThreads, 0, stream, out, partial, int(blocks), max_norm);
+}
+
+}  // namespace
+
 void sgd_step(Stream& stream, float* w, float* momentum_buffer, const float* g, int64_t count,
               const SgdState* state) {
   CHECK(count >= 0, "sgd_step: count ", count);
   if (stream.device() == Device::cpu) return host::sgd_step(w, momentum_buffer, g, count, state);
-  throw Error("sgd_step: no cuda kernel in this build");
+  const Tensor tw = slab("sgd_step", w, count), tm = slab("sgd_step", momentum_buffer, count),
+               tg = slab("sgd_step", g, count);
+  with_pack(pack_width(tw, tm, tg), [&](auto pack) {
+    launch(sgd_kernel<pack()>, pack_blocks(tw, pack), kPackThreads, 0, stream, tw, tm, tg, state);
+  });
 }
 
 void adam_step(Stream& stream, float* w, float* m, float* v, const float* g, int64_t count,
@@ -97,7 +191,19 @@ void adam_step(Stream& stream, float* w, float* m, float* v, const float* g, int
     CHECK(state->step >= 1, "adam_step: step ", state->step, ", steps count from 1");
     return host::adam_step(w, m, v, g, count, state);
   }
-  throw Error("adam_step: no cuda kernel in this build");
+  const Tensor tw = slab("adam_step", w, count), tm = slab("adam_step", m, count),
+               tv = slab("adam_step", v, count), tg = slab("adam_step", g, count);
+  with_pack(pack_width(tw, tm, tv, tg), [&](auto pack) {
+    launch(adam_kernel<pack()>, pack_blocks(tw, pack), kPackThreads, 0, stream, tw, tm, tv, tg, state);
+  });
+}
+
+void advance_step(Stream& stream, AdamState* state) {
+  if (stream.device() == Device::cuda) {
+    launch(advance_step_kernel, 1, 1, 0, stream, state);
+    return;
+  }
+  ++state->step;
 }
 
 void sum_of_squares(Stream& stream, float* sum, const float* g, int64_t count) {
@@ -106,7 +212,7 @@ void sum_of_squares(Stream& stream, float* sum, const float* g, int64_t count) {
     *sum = float(host::sum_of_squares(g, count));
     return;
   }
-  throw Error("sum_of_squares: no cuda kernel in this build");
+  launch_squares("sum_of_squares", stream, sum, g, count, 0);
 }
 
 void clip_scale(Stream& stream, float* scale, const float* g, int64_t count, float max_norm) {
@@ -115,7 +221,7 @@ void clip_scale(Stream& stream, float* scale, const float* g, int64_t count, flo
     *scale = float(std::min(1.0, double(max_norm) / (std::sqrt(host::sum_of_squares(g, count)) + 1e-6)));
     return;
   }
-  throw Error("clip_scale: no cuda kernel in this build");
+  launch_squares("clip_scale", stream, scale, g, count, max_norm);
 }
 
 }  // namespace lanas

@@ -25,7 +25,7 @@ struct AdamState {
   float beta2 = 0.999f;
   float eps = 1e-8f;
   float weight_decay = 1e-3f;  // added to the gradient, not decoupled
-  int64_t step = 1;            // the number of this update, from 1; the caller advances it
+  int64_t step = 1;            // the number of this update, from 1; see advance_step
 };
 
 // All arrays hold `count` floats and do not overlap.
@@ -33,6 +33,9 @@ void sgd_step(Stream& stream, float* w, float* momentum_buffer, const float* g, 
               const SgdState* state);
 void adam_step(Stream& stream, float* w, float* m, float* v, const float* g, int64_t count,
                const AdamState* state);
+
+// ++state->step, on the stream, so that a replayed step counts too.
+void advance_step(Stream& stream, AdamState* state);
 
 // *sum = sum of g^2, added in double in an order that does not depend on threads or instruction set.
 void sum_of_squares(Stream& stream, float* sum, const float* g, int64_t count);

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "kernels/core/parallel.h"
+#include "kernels/vendor/cuda.h"
 #include "kernels/vendor/gemm.h"
 
 namespace lanas {
@@ -127,9 +128,10 @@ void check_scratch(const char* name, const Plan& plan, const void* scratch) {
 
 }  // namespace
 
-size_t conv2d_scratch_bytes(Shape y, Shape x, Shape w, int stride, int padding, int dilation) {
+size_t conv2d_scratch_bytes(Shape y, Shape x, Shape w, int stride, int padding, int dilation, Device device) {
   const Plan plan = make_plan("conv2d_scratch_bytes", y, x, w, stride, padding, dilation);
   if (plan.pointwise) return 0;
+  if (device == Device::cuda) return cuda::conv2d_scratch_bytes();
   return size_t(plan.chunks) * size_t(plan.column_size() + w.size()) * sizeof(float);
 }
 
@@ -137,10 +139,11 @@ void conv2d_forward(Stream& stream, Tensor y, Tensor x, Tensor w, int stride, in
                     void* scratch) {
   const Plan plan = make_plan("conv2d_forward", y.shape(), x.shape(), w.shape(), stride, padding, dilation);
   CHECK(w.packed(), "conv2d_forward: weights have pixel stride ", w.stride, ", not ", w.c);
-  if (stream.device() != Device::cpu) throw Error("conv2d_forward: no cuda kernel in this build");
   if (plan.pointwise)
     return gemm(stream, false, true, int(y.pixels()), y.c, x.c, 1, x.data, x.stride, w.data, w.c, 0, y.data,
                 y.stride);
+  if (stream.device() == Device::cuda)
+    return cuda::conv2d_forward(stream, y, x, w, {stride, padding, dilation}, scratch);
   check_scratch("conv2d_forward", plan, scratch);
   for_each_group(plan, static_cast<float*>(scratch), [&](int, float* column, int first, int images) {
     for (int row = 0; row < images * y.h; ++row)
@@ -155,10 +158,11 @@ void conv2d_backward_data(Stream& stream, Tensor dx, Tensor dy, Tensor w, int st
   const Plan plan =
       make_plan("conv2d_backward_data", dy.shape(), dx.shape(), w.shape(), stride, padding, dilation);
   CHECK(w.packed(), "conv2d_backward_data: weights have pixel stride ", w.stride, ", not ", w.c);
-  if (stream.device() != Device::cpu) throw Error("conv2d_backward_data: no cuda kernel in this build");
   if (plan.pointwise)
     return gemm(stream, false, false, int(dy.pixels()), dx.c, dy.c, 1, dy.data, dy.stride, w.data, w.c, beta,
                 dx.data, dx.stride);
+  if (stream.device() == Device::cuda)
+    return cuda::conv2d_backward_data(stream, dx, dy, w, {stride, padding, dilation}, beta, scratch);
   check_scratch("conv2d_backward_data", plan, scratch);
   for_each_group(plan, static_cast<float*>(scratch), [&](int, float* column, int first, int images) {
     gemm(stream, false, false, images * plan.pixels, plan.patch, dy.c, 1, dy.at(first, 0, 0), dy.stride,
@@ -174,10 +178,11 @@ void conv2d_backward_weights(Stream& stream, Tensor dw, Tensor dy, Tensor x, int
   const Plan plan =
       make_plan("conv2d_backward_weights", dy.shape(), x.shape(), dw.shape(), stride, padding, dilation);
   CHECK(dw.packed(), "conv2d_backward_weights: dw has pixel stride ", dw.stride, ", not ", dw.c);
-  if (stream.device() != Device::cpu) throw Error("conv2d_backward_weights: no cuda kernel in this build");
   if (plan.pointwise)
     return gemm(stream, true, false, dy.c, x.c, int(dy.pixels()), 1, dy.data, dy.stride, x.data, x.stride,
                 beta, dw.data, dw.c);
+  if (stream.device() == Device::cuda)
+    return cuda::conv2d_backward_weights(stream, dw, dy, x, {stride, padding, dilation}, beta, scratch);
   check_scratch("conv2d_backward_weights", plan, scratch);
   float* columns = static_cast<float*>(scratch);
   float* partials = columns + plan.chunks * plan.column_size();  // [chunks, cout, patch]

@@ -2,7 +2,7 @@
 // y[n,oy,ox,o] = sum over ky,kx,i of w[o,ky,kx,i] x[n,iy,ix,i], iy = oy*stride - padding + ky*dilation and ix
 // alike; taps outside the image are zero. x and y may be strided views, w and dw are packed. On the cpu
 // im2col and gemm over groups of images, or one gemm for 1x1 kernels. With more than one group the order of
-// the sums does not depend on the thread count.
+// the sums does not depend on the thread count. On cuda gemm for 1x1 kernels, else cuDNN.
 #pragma once
 
 #include "kernels/core/device.h"
@@ -18,7 +18,8 @@ constexpr int conv_output_size(int size, int kernel, int stride, int padding, in
 
 // Bytes of scratch that each of the three functions below needs for these shapes; may be 0, then scratch may
 // be null. The content of scratch does not matter and is not kept.
-size_t conv2d_scratch_bytes(Shape y, Shape x, Shape w, int stride, int padding, int dilation);
+size_t conv2d_scratch_bytes(Shape y, Shape x, Shape w, int stride, int padding, int dilation,
+                            Device device = Device::cpu);
 
 // x [n,h,w,cin], w [cout,kh,kw,cin], y [n,oh,ow,cout]. All three throw Error where shapes do not fit
 // together.

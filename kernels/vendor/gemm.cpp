@@ -2,6 +2,7 @@
 #include "kernels/vendor/gemm.h"
 
 #include "kernels/core/parallel.h"
+#include "kernels/vendor/cuda.h"
 
 #ifdef LANAS_WITH_DNNL
 #include <dnnl.h>
@@ -76,7 +77,7 @@ void gemm(Stream& stream, bool transpose_a, bool transpose_b, int m, int n, int 
   CHECK(ldc >= n, "gemm: ldc ", ldc, " is less than c's row ", n);
   if (stream.device() == Device::cpu)
     return gemm_cpu(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-  throw Error("gemm: no cuda kernel in this build");
+  cuda::gemm(stream, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
 }  // namespace lanas

@@ -1,0 +1,41 @@
+// device_emulated.cpp -- the cuda device of library kernels_emulated: kernels run on the emulator, in order
+// and at once; memory is host memory that only device work can touch.
+#include <cstring>
+
+#include "kernels/core/device.h"
+#include "kernels/core/simt.h"
+#include "kernels/core/simt_memory.h"
+
+namespace lanas {
+
+struct Stream::Native {
+  Memory scratch;
+};
+
+namespace backend {
+namespace {
+
+void copy(const char* name, void* to, const void* from, size_t bytes) {
+  CHECK(!simt::LaunchList::recording(), name, ": a copy to or from the host cannot be recorded");
+  const simt::Access access;
+  std::memcpy(to, from, bytes);
+}
+
+}  // namespace
+
+std::string missing() { return ""; }
+bool preferred() { return false; }
+std::shared_ptr<Stream::Native> make_stream() { return std::make_shared<Stream::Native>(); }
+void synchronize(Stream::Native&) {}
+Memory& scratch(Stream::Native& stream) { return stream.scratch; }
+void* allocate(size_t bytes) { return simt::allocate_device(bytes); }
+void release(void* memory) noexcept { simt::free_device(memory); }
+void upload(Stream::Native*, void* device, const void* host, size_t bytes) {
+  copy("upload", device, host, bytes);
+}
+void download(Stream::Native*, void* host, const void* device, size_t bytes) {
+  copy("download", host, device, bytes);
+}
+
+}  // namespace backend
+}  // namespace lanas

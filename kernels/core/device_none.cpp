@@ -1,0 +1,24 @@
+// device_none.cpp -- the cuda device of a build without a CUDA toolkit: it says that it is not there.
+#include "kernels/core/device.h"
+
+namespace lanas {
+
+struct Stream::Native {};
+
+namespace backend {
+namespace {
+[[noreturn]] void fail() { throw Error("cuda: " + missing()); }
+}  // namespace
+
+std::string missing() { return "this build has no CUDA device"; }
+bool preferred() { return false; }
+std::shared_ptr<Stream::Native> make_stream() { fail(); }
+void synchronize(Stream::Native&) { fail(); }
+Memory& scratch(Stream::Native&) { fail(); }
+void* allocate(size_t) { fail(); }
+void release(void*) noexcept {}
+void upload(Stream::Native*, void*, const void*, size_t) { fail(); }
+void download(Stream::Native*, void*, const void*, size_t) { fail(); }
+
+}  // namespace backend
+}  // namespace lanas
