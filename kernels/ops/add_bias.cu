@@ -1,4 +1,5 @@
 // add_bias.cu -- see add_bias.h.
+#include "kernels/core/packs.cuh"
 #include "kernels/core/parallel.h"
 #include "kernels/ops/add_bias.h"
 
@@ -21,9 +22,21 @@ template void add_bias(View<double>, const double*);
 
 }  // namespace host
 
+namespace {
+
+template <int kPack>
+__global__ void add_bias_kernel(Tensor x, const float* bias) {
+  for_packs<kPack>(
+      x, [=](int64_t pixel, int c) { accumulate<kPack>(x.pixel(pixel) + c, load<kPack>(bias + c), 1); });
+}
+
+}  // namespace
+
 void add_bias(Stream& stream, Tensor x, const float* bias) {
   if (stream.device() == Device::cpu) return host::add_bias(x, bias);
-  throw Error("add_bias: no cuda kernel in this build");
+  with_pack(pack_width(x, row_view(bias, x.c)), [&](auto pack) {
+    launch(add_bias_kernel<pack()>, pack_blocks(x, pack), kPackThreads, 0, stream, x, bias);
+  });
 }
 
 }  // namespace lanas

@@ -1,11 +1,11 @@
-// architecture_code.cu -- see architecture_code.h. Everything is a matter of microseconds, so nodes and
-// samples run one after the other. The second draw is kept as a softmax over the other edges, s[j][e] = r_e /
-// (1 - r_j), which stays exact where r_j is next to 1.
-#include <algorithm>
+// architecture_code.cu -- see architecture_code.h. Everything is a matter of microseconds: on the host nodes
+// and samples run one after the other, on the device an edge has a thread. The second draw is kept as a
+// softmax over the other edges, s[j][e] = r_e / (1 - r_j), which stays exact where r_j is next to 1.
 #include <cmath>
 #include <limits>
 
 #include "kernels/core/random.cuh"
+#include "kernels/core/reduce.cuh"
 #include "kernels/ops/architecture_code.h"
 
 namespace lanas {
@@ -17,13 +17,15 @@ constexpr int kMaxEdges = kMaxNodes + 1;  // of one node
 constexpr int kMaxOps = 16;
 constexpr uint64_t kTag = uint64_t{0xAC} << 56;  // keeps these draws apart from other ops' under one seed
 
-}  // namespace
+template <class T>
+struct Inputs {
+  CellLayout layout;
+  const T *alpha, *beta, *noise;  // noise of one sample; beta and noise may be null
+  T temperature;
+};
 
-namespace host {
-
-namespace {
-
-// One node and one sample.
+// One node and one sample. Three functions fill it, each over all edges before the next: score_edge,
+// draw_edge, include_edge. The host loops over the edges, the device has a thread for each.
 template <class T>
 struct Node {
   int first, edges, ops;
@@ -37,7 +39,7 @@ struct Node {
 };
 
 template <class T>
-int argmax(const T* x, int begin, int end) {
+LANAS_HOST_DEVICE int argmax(const T* x, int begin, int end) {
   int best = begin;
   for (int i = begin + 1; i < end; ++i)
     if (x[i] > x[best]) best = i;
@@ -45,110 +47,123 @@ int argmax(const T* x, int begin, int end) {
 }
 
 template <class T>
-void log_softmax(T* out, const T* x, int count) {
+LANAS_HOST_DEVICE T log_sum_exp(const T* x, int count) {
   const T largest = x[argmax(x, 0, count)];
   T sum = 0;
   for (int i = 0; i < count; ++i) sum += std::exp(x[i] - largest);
-  for (int i = 0; i < count; ++i) out[i] = x[i] - largest - std::log(sum);
+  return largest + std::log(sum);
 }
 
 // out = softmax(x / temperature) over [begin, end) without `skip`, whose out is 0.
 template <class T>
-void softmax(T* out, const T* x, int begin, int end, T temperature, int skip = -1) {
+LANAS_HOST_DEVICE void softmax(T* out, const T* x, int begin, int end, T temperature, int skip = -1) {
   T largest = -std::numeric_limits<T>::infinity(), sum = 0;
   for (int i = begin; i < end; ++i)
-    if (i != skip) largest = std::max(largest, x[i]);
+    if (i != skip && x[i] > largest) largest = x[i];
   for (int i = begin; i < end; ++i)
     sum += out[i] = i == skip ? T(0) : std::exp((x[i] - largest) / temperature);
   for (int i = begin; i < end; ++i) out[i] /= sum;
 }
 
 template <class T>
-Node<T> evaluate(CellLayout layout, int node, View<T> alpha, View<T> beta, const T* noise, T temperature) {
-  Node<T> n{};
-  n.first = layout.first_edge(node), n.edges = 2 + node, n.ops = layout.ops;
-  if (beta) log_softmax(n.lb, beta.data + n.first, n.edges);
-  for (int e = 0; e < n.edges; ++e) {
-    const int edge = n.first + e;
-    log_softmax(n.lp[e], alpha.data + edge * n.ops, n.ops);
-    for (int o = 0; o < n.ops; ++o) n.u[e][o] = n.lp[e][o] + (noise ? noise[edge * n.ops + o] : T(0));
-    softmax(n.q[e], n.u[e], 1, n.ops, temperature);
-    n.best[e] = argmax(n.lp[e], 1, n.ops);
-    n.z[e] = n.lp[e][n.best[e]] + n.lb[e] + (noise ? noise[layout.code_size() + edge] : T(0));
+LANAS_HOST_DEVICE void score_edge(Node<T>& n, const Inputs<T>& in, int e) {
+  const int edge = n.first + e;
+  const T* alpha = in.alpha + edge * n.ops;
+  const T normaliser = log_sum_exp(alpha, n.ops);
+  for (int o = 0; o < n.ops; ++o) {
+    n.lp[e][o] = alpha[o] - normaliser;
+    n.u[e][o] = n.lp[e][o] + (in.noise ? in.noise[edge * n.ops + o] : T(0));
   }
-  softmax(n.r, n.z, 0, n.edges, temperature);
-  for (int j = 0; j < n.edges; ++j) softmax(n.s[j], n.z, 0, n.edges, temperature, j);
-  for (int e = 0; e < n.edges; ++e) {
-    n.p[e] = n.r[e];
-    for (int j = 0; j < n.edges; ++j) n.p[e] += n.r[j] * n.s[j][e];
-    if (n.edges == 2) n.p[e] = 1;
-  }
-  return n;
+  softmax(n.q[e], n.u[e], 1, n.ops, in.temperature);
+  n.lb[e] = in.beta ? in.beta[edge] - log_sum_exp(in.beta + n.first, n.edges) : T(0);
+  n.best[e] = argmax(n.lp[e], 1, n.ops);
+  n.z[e] = n.lp[e][n.best[e]] + n.lb[e] + (in.noise ? in.noise[in.layout.code_size() + edge] : T(0));
 }
 
 template <class T>
-void write_relaxed(T* code, const Node<T>& n) {
-  for (int e = 0; e < n.edges; ++e) {
-    T* row = code + (n.first + e) * n.ops;
-    row[0] = 1 - n.p[e];
-    for (int o = 1; o < n.ops; ++o) row[o] = n.p[e] * n.q[e][o];
-  }
+LANAS_HOST_DEVICE void draw_edge(Node<T>& n, T temperature, int j) {
+  softmax(n.s[j], n.z, 0, n.edges, temperature, j);
+  if (j == 0) softmax(n.r, n.z, 0, n.edges, temperature);
 }
 
 template <class T>
-void write_hard(T* code, const Node<T>& n) {
-  for (int e = 0; e < n.edges; ++e) {
-    int better = 0;  // edges that come before e
-    for (int j = 0; j < n.edges; ++j) better += n.z[j] > n.z[e] || (n.z[j] == n.z[e] && j < e);
-    const int op = better < 2 ? argmax(n.u[e], 1, n.ops) : 0;
-    T* row = code + (n.first + e) * n.ops;
-    for (int o = 0; o < n.ops; ++o) row[o] = o == op;
-  }
+LANAS_HOST_DEVICE void include_edge(Node<T>& n, int e) {
+  T p = n.r[e];
+  for (int j = 0; j < n.edges; ++j) p += n.r[j] * n.s[j][e];
+  n.p[e] = n.edges == 2 ? T(1) : p;
 }
 
-// dx += softmax backward: y (dy - sum y dy) / temperature over [begin, end).
 template <class T>
-void softmax_backward(double* dx, const double* dy, const T* y, int begin, int end, T temperature) {
-  double mean = 0;
-  for (int i = begin; i < end; ++i) mean += double(y[i]) * dy[i];
-  for (int i = begin; i < end; ++i) dx[i] += double(y[i]) * (dy[i] - mean) / double(temperature);
+LANAS_HOST_DEVICE void write_relaxed(T* code, const Node<T>& n, int e) {
+  T* row = code + (n.first + e) * n.ops;
+  row[0] = 1 - n.p[e];
+  for (int o = 1; o < n.ops; ++o) row[o] = n.p[e] * n.q[e][o];
 }
 
-// Adds one sample's gradients with respect to lp and to the node's log_softmax(beta).
 template <class T>
-void accumulate(double (&dlp)[kMaxEdges][kMaxOps], double (&dlb)[kMaxEdges], const Node<T>& n, const T* dcode,
-                T temperature) {
-  double dp[kMaxEdges] = {}, dz[kMaxEdges] = {}, dr[kMaxEdges];
-  for (int e = 0; e < n.edges; ++e) {
-    const T* row = dcode + (n.first + e) * n.ops;
-    double dq[kMaxOps];
-    dp[e] = -double(row[0]);
-    for (int o = 1; o < n.ops; ++o) {
-      dp[e] += double(row[o]) * double(n.q[e][o]);
-      dq[o] = double(row[o]) * double(n.p[e]);
-    }
-    softmax_backward(dlp[e], dq, n.q[e], 1, n.ops, temperature);
+LANAS_HOST_DEVICE void write_hard(T* code, const Node<T>& n, int e) {
+  int better = 0;  // edges that come before e
+  for (int j = 0; j < n.edges; ++j) better += n.z[j] > n.z[e] || (n.z[j] == n.z[e] && j < e);
+  const int op = better < 2 ? argmax(n.u[e], 1, n.ops) : 0;
+  T* row = code + (n.first + e) * n.ops;
+  for (int o = 0; o < n.ops; ++o) row[o] = o == op;
+}
+
+// Gradients of a node: with respect to lp and lb, summed over samples, and on the way to them. Three
+// functions add a sample's, each over all edges before the next: add_op_gradient, add_draw_gradient,
+// add_score_gradient.
+struct NodeGradient {
+  double dlp[kMaxEdges][kMaxOps], dlb[kMaxEdges];
+  double dp[kMaxEdges], dr[kMaxEdges], mean[kMaxEdges];
+};
+
+LANAS_HOST_DEVICE inline void clear(NodeGradient& g, int e) {
+  for (int o = 0; o < kMaxOps; ++o) g.dlp[e][o] = 0;
+  g.dlb[e] = 0;
+}
+
+template <class T>
+LANAS_HOST_DEVICE void add_op_gradient(NodeGradient& g, const Node<T>& n, const T* dcode, T temperature,
+                                       int e) {
+  const T* row = dcode + (n.first + e) * n.ops;
+  double dp = -double(row[0]), mean = 0;
+  for (int o = 1; o < n.ops; ++o) {
+    dp += double(row[o]) * double(n.q[e][o]);
+    mean += double(n.q[e][o]) * (double(row[o]) * double(n.p[e]));
   }
+  for (int o = 1; o < n.ops; ++o)
+    g.dlp[e][o] += double(n.q[e][o]) * (double(row[o]) * double(n.p[e]) - mean) / double(temperature);
+  g.dp[e] = dp;
+}
+
+// Row j of the second draw: its gradient is ds[e] = dp[e] r[j], whose mean under s[j] its softmax needs.
+template <class T>
+LANAS_HOST_DEVICE void add_draw_gradient(NodeGradient& g, const Node<T>& n, int j) {
+  double dr = g.dp[j], mean = 0;
+  for (int e = 0; e < n.edges; ++e) {
+    dr += g.dp[e] * double(n.s[j][e]);
+    mean += double(n.s[j][e]) * (g.dp[e] * double(n.r[j]));
+  }
+  g.dr[j] = dr;
+  g.mean[j] = mean;
+}
+
+template <class T>
+LANAS_HOST_DEVICE void add_score_gradient(NodeGradient& g, const Node<T>& n, T temperature, int e) {
   if (n.edges == 2) return;  // p is 1 whatever z is
+  double dz = 0, mean = 0;
   for (int j = 0; j < n.edges; ++j) {
-    double ds[kMaxEdges];
-    dr[j] = dp[j];
-    for (int e = 0; e < n.edges; ++e) {
-      dr[j] += dp[e] * double(n.s[j][e]);
-      ds[e] = dp[e] * double(n.r[j]);
-    }
-    softmax_backward(dz, ds, n.s[j], 0, n.edges, temperature);
+    dz += double(n.s[j][e]) * (g.dp[e] * double(n.r[j]) - g.mean[j]) / double(temperature);
+    mean += double(n.r[j]) * g.dr[j];
   }
-  softmax_backward(dz, dr, n.r, 0, n.edges, temperature);
-  for (int e = 0; e < n.edges; ++e) {
-    dlp[e][n.best[e]] += dz[e];
-    dlb[e] += dz[e];
-  }
+  dz += double(n.r[e]) * (g.dr[e] - mean) / double(temperature);
+  g.dlp[e][n.best[e]] += dz;
+  g.dlb[e] += dz;
 }
 
 // dx = beta dx + dy - softmax(x) sum(dy), with lp = log_softmax(x).
 template <class T>
-void log_softmax_backward(T* dx, const double* dy, const T* lp, int count, T beta) {
+LANAS_HOST_DEVICE void log_softmax_backward(T* dx, const double* dy, const T* lp, int count, T beta) {
   double sum = 0;
   for (int i = 0; i < count; ++i) sum += dy[i];
   for (int i = 0; i < count; ++i) {
@@ -159,17 +174,29 @@ void log_softmax_backward(T* dx, const double* dy, const T* lp, int count, T bet
 
 }  // namespace
 
+namespace host {
+
+namespace {
+
+template <class T>
+void evaluate(Node<T>& n, const Inputs<T>& in, int node) {
+  n.first = in.layout.first_edge(node), n.edges = 2 + node, n.ops = in.layout.ops;
+  for (int e = 0; e < n.edges; ++e) score_edge(n, in, e);
+  for (int j = 0; j < n.edges; ++j) draw_edge(n, in.temperature, j);
+  for (int e = 0; e < n.edges; ++e) include_edge(n, e);
+}
+
+}  // namespace
+
 template <class T>
 void architecture_code_forward(View<T> code, View<T> alpha, View<T> beta, View<T> noise, T temperature,
                                bool hard, CellLayout layout) {
   for (int64_t sample = 0; sample < code.pixels(); ++sample)
     for (int node = 0; node < layout.nodes; ++node) {
-      const Node<T> n =
-          evaluate(layout, node, alpha, beta, noise ? noise.pixel(sample) : nullptr, temperature);
-      if (hard)
-        write_hard(code.pixel(sample), n);
-      else
-        write_relaxed(code.pixel(sample), n);
+      Node<T> n{};
+      evaluate(n, {layout, alpha.data, beta.data, noise ? noise.pixel(sample) : nullptr, temperature}, node);
+      for (int e = 0; e < n.edges; ++e)
+        hard ? write_hard(code.pixel(sample), n, e) : write_relaxed(code.pixel(sample), n, e);
     }
 }
 
@@ -178,16 +205,18 @@ void architecture_code_backward(View<T> dalpha, View<T> dbeta, View<T> dcode, Vi
                                 View<T> noise, T temperature, T beta_dalpha, T beta_dbeta,
                                 CellLayout layout) {
   for (int node = 0; node < layout.nodes; ++node) {
-    double dlp[kMaxEdges][kMaxOps] = {}, dlb[kMaxEdges] = {};
+    NodeGradient g{};
     Node<T> n{};
     for (int64_t sample = 0; sample < dcode.pixels(); ++sample) {
-      n = evaluate(layout, node, alpha, beta, noise ? noise.pixel(sample) : nullptr, temperature);
-      accumulate(dlp, dlb, n, dcode.pixel(sample), temperature);
+      evaluate(n, {layout, alpha.data, beta.data, noise ? noise.pixel(sample) : nullptr, temperature}, node);
+      for (int e = 0; e < n.edges; ++e) add_op_gradient(g, n, dcode.pixel(sample), temperature, e);
+      for (int j = 0; j < n.edges; ++j) add_draw_gradient(g, n, j);
+      for (int e = 0; e < n.edges; ++e) add_score_gradient(g, n, temperature, e);
     }
     if (dalpha)
       for (int e = 0; e < n.edges; ++e)
-        log_softmax_backward(dalpha.data + (n.first + e) * n.ops, dlp[e], n.lp[e], n.ops, beta_dalpha);
-    if (dbeta) log_softmax_backward(dbeta.data + n.first, dlb, n.lb, n.edges, beta_dbeta);
+        log_softmax_backward(dalpha.data + (n.first + e) * n.ops, g.dlp[e], n.lp[e], n.ops, beta_dalpha);
+    if (dbeta) log_softmax_backward(dbeta.data + n.first, g.dlb, n.lb, n.edges, beta_dbeta);
   }
 }
 
@@ -202,6 +231,67 @@ INSTANTIATE(double)
 }  // namespace host
 
 namespace {
+
+constexpr unsigned kThreads = 32;  // of a block: one per edge of its node
+
+// All threads of the block call it.
+__device__ void evaluate_block(Node<float>& n, const Inputs<float>& in, int node) {
+  const int e = int(threadIdx.x);
+  __syncthreads();  // the readers of an earlier sample are done
+  if (e == 0) n.first = in.layout.first_edge(node), n.edges = 2 + node, n.ops = in.layout.ops;
+  __syncthreads();
+  if (e < n.edges) score_edge(n, in, e);
+  __syncthreads();
+  if (e < n.edges) draw_edge(n, in.temperature, e);
+  __syncthreads();
+  if (e < n.edges) include_edge(n, e);
+  __syncthreads();
+}
+
+// Block (node, sample).
+__global__ void architecture_code_forward_kernel(Tensor code, Tensor alpha, Tensor beta, Tensor noise,
+                                                 const float* temperature, bool hard, CellLayout layout) {
+  Node<float>& n = *static_shared<Node<float>, 1>();
+  const int64_t sample = blockIdx.y;
+  const float* drawn = noise ? noise.pixel(sample) : nullptr;
+  evaluate_block(n, {layout, alpha.data, beta.data, drawn, *temperature}, int(blockIdx.x));
+  const int e = int(threadIdx.x);
+  if (e >= n.edges) return;
+  hard ? write_hard(code.pixel(sample), n, e) : write_relaxed(code.pixel(sample), n, e);
+}
+
+// Block node, all samples in order.
+__global__ void architecture_code_backward_kernel(Tensor dalpha, Tensor dbeta, Tensor dcode, Tensor alpha,
+                                                  Tensor beta, Tensor noise, const float* temperature,
+                                                  float beta_dalpha, float beta_dbeta, CellLayout layout) {
+  Node<float>& n = *static_shared<Node<float>, 1>();
+  NodeGradient& g = *static_shared<NodeGradient, 1>();
+  const int e = int(threadIdx.x), edges = 2 + int(blockIdx.x);
+  if (e < edges) clear(g, e);
+  for (int64_t sample = 0; sample < dcode.pixels(); ++sample) {
+    const float* drawn = noise ? noise.pixel(sample) : nullptr;
+    evaluate_block(n, {layout, alpha.data, beta.data, drawn, *temperature}, int(blockIdx.x));
+    if (e < edges) add_op_gradient(g, n, dcode.pixel(sample), *temperature, e);
+    __syncthreads();
+    if (e < edges) add_draw_gradient(g, n, e);
+    __syncthreads();
+    if (e < edges) add_score_gradient(g, n, *temperature, e);
+  }
+  __syncthreads();
+  if (dalpha && e < edges)
+    log_softmax_backward(dalpha.data + (n.first + e) * n.ops, g.dlp[e], n.lp[e], n.ops, beta_dalpha);
+  if (dbeta && e == 0) log_softmax_backward(dbeta.data + n.first, g.dlb, n.lb, n.edges, beta_dbeta);
+}
+
+LANAS_HOST_DEVICE inline float gumbel(uint64_t seed, uint64_t step, int64_t i) {
+  const uint32_t word = philox(seed, step, kTag | uint64_t(i / 4)).v[i % 4];
+  const double u = (double(word) + 0.5) * 0x1p-32;  // in (0, 1), ends excluded
+  return float(-std::log(-std::log(u)));
+}
+
+__global__ void gumbel_noise_kernel(float* noise, int64_t count, uint64_t seed, const uint64_t* step) {
+  for (const int64_t i : grid_stride(count)) noise[i] = gumbel(seed, *step, i);
+}
 
 void check(const char* name, Tensor code, Tensor alpha, Tensor beta, Tensor noise, CellLayout layout) {
   CHECK(layout.nodes >= 1 && layout.nodes <= kMaxNodes && layout.ops >= 2 && layout.ops <= kMaxOps, name,
@@ -225,7 +315,9 @@ void architecture_code_forward(Stream& stream, Tensor code, Tensor alpha, Tensor
     CHECK(*temperature > 0, "architecture_code_forward: temperature ", *temperature, " is not positive");
     return host::architecture_code_forward(code, alpha, beta, noise, *temperature, hard, layout);
   }
-  throw Error("architecture_code_forward: no cuda kernel in this build");
+  CHECK(code.pixels() <= 65535, "architecture_code_forward: ", code.pixels(), " samples, at most 65535");
+  launch(architecture_code_forward_kernel, dim3(unsigned(layout.nodes), unsigned(code.pixels())), kThreads, 0,
+         stream, code, alpha, beta, noise, temperature, hard, layout);
 }
 
 void architecture_code_backward(Stream& stream, Tensor dalpha, Tensor dbeta, Tensor dcode, Tensor alpha,
@@ -239,17 +331,17 @@ void architecture_code_backward(Stream& stream, Tensor dalpha, Tensor dbeta, Ten
   if (stream.device() == Device::cpu)
     return host::architecture_code_backward(dalpha, dbeta, dcode, alpha, beta, noise, *temperature,
                                             beta_dalpha, beta_dbeta, layout);
-  throw Error("architecture_code_backward: no cuda kernel in this build");
+  launch(architecture_code_backward_kernel, unsigned(layout.nodes), kThreads, 0, stream, dalpha, dbeta, dcode,
+         alpha, beta, noise, temperature, beta_dalpha, beta_dbeta, layout);
 }
 
 void gumbel_noise(Stream& stream, float* noise, int64_t count, uint64_t seed, const uint64_t* step) {
   CHECK(count >= 0, "gumbel_noise: count ", count);
-  if (stream.device() != Device::cpu) throw Error("gumbel_noise: no cuda kernel in this build");
-  for (int64_t i = 0; i < count; ++i) {
-    const uint32_t word = philox(seed, *step, kTag | uint64_t(i / 4)).v[i % 4];
-    const double u = (double(word) + 0.5) * 0x1p-32;  // in (0, 1), ends excluded
-    noise[i] = float(-std::log(-std::log(u)));
+  if (stream.device() == Device::cuda) {
+    launch(gumbel_noise_kernel, grid_blocks(count, 128), 128, 0, stream, noise, count, seed, step);
+    return;
   }
+  for (int64_t i = 0; i < count; ++i) noise[i] = gumbel(seed, *step, i);
 }
 
 }  // namespace lanas

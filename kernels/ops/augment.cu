@@ -1,6 +1,7 @@
 // augment.cu -- see augment.h.
 #include <algorithm>
 
+#include "kernels/core/packs.cuh"
 #include "kernels/core/parallel.h"
 #include "kernels/core/random.cuh"
 #include "kernels/ops/augment.h"
@@ -75,6 +76,33 @@ template void augment_forward(View<double>, const uint8_t*, const int*, const Au
 
 }  // namespace host
 
+namespace {
+
+struct Normalise {
+  float scale[3], shift[3];  // normalise(v) = scale v + shift
+};
+
+// A thread per pixel; every thread draws its row's numbers anew, which is cheaper than sharing them.
+__global__ void augment_kernel(Tensor y, const uint8_t* images, const int* indices, AugmentConfig config,
+                               Normalise normalise, const uint64_t* step) {
+  for (const int64_t pixel : grid_stride(y.pixels())) {
+    const int ox = int(pixel % y.w), oy = int(pixel / y.w % y.h), n = int(pixel / (int64_t{y.w} * y.h));
+    const Draw d = draw_row(config, *step, n, y.h, y.w);
+    const int iy = oy + d.shift_y, ix = (d.flip ? y.w - 1 - ox : ox) + d.shift_x;
+    const bool inside = iy >= 0 && iy < y.h && ix >= 0 && ix < y.w;
+    const bool cut = oy >= d.y0 && oy < d.y1 && ox >= d.x0 && ox < d.x1;
+    const uint8_t* in = images + ((int64_t{indices[n]} * y.h + iy) * y.w + ix) * 3;
+    float* out = y.pixel(pixel);
+#pragma unroll
+    for (int c = 0; c < 3; ++c) {
+      const float value = inside && !cut ? normalise.scale[c] * float(in[c]) : 0.0f;
+      out[c] = cut ? 0.0f : value + normalise.shift[c];
+    }
+  }
+}
+
+}  // namespace
+
 void augment_forward(Stream& stream, Tensor y, const uint8_t* images, const int* indices,
                      const AugmentConfig& config, const uint64_t* step) {
   CHECK(y.c == 3, "augment_forward: y ", y.shape(), " does not have 3 channels");
@@ -86,7 +114,13 @@ void augment_forward(Stream& stream, Tensor y, const uint8_t* images, const int*
       CHECK(indices[n] >= 0, "augment_forward: index ", indices[n], " of row ", n, " is negative");
     return host::augment_forward(y, images, indices, config, *step);
   }
-  throw Error("augment_forward: no cuda kernel in this build");
+  Normalise normalise;
+  for (int c = 0; c < 3; ++c) {
+    normalise.scale[c] = float(1 / (255 * double(config.std[c])));
+    normalise.shift[c] = float(-double(config.mean[c]) / double(config.std[c]));
+  }
+  launch(augment_kernel, grid_blocks(y.pixels(), 128), 128, 0, stream, y, images, indices, config, normalise,
+         step);
 }
 
 }  // namespace lanas

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/core/packs.cuh"
 #include "kernels/core/parallel.h"
 #include "kernels/ops/cross_entropy.h"
 
@@ -71,6 +72,61 @@ int count_correct(Tensor logits, const int* labels, int rows_used) {
 
 namespace {
 
+constexpr unsigned kThreads = 256;
+
+// One block; a warp takes every eighth row. The batch is at most some hundred rows. A label out of range
+// gives a NaN loss.
+__global__ void cross_entropy_forward_kernel(float* loss, Tensor probabilities, Tensor logits,
+                                             const int* labels, float smoothing) {
+  const int lane = int(threadIdx.x % 32), classes = logits.c;
+  double total = 0;  // of this warp's rows, in lane 0
+  for (int64_t r = threadIdx.x / 32; r < logits.pixels(); r += kThreads / 32) {
+    const float* x = logits.pixel(r);
+    float* p = probabilities.pixel(r);
+    float largest = -INFINITY, sum = 0, shifted = 0;
+    for (int i = lane; i < classes; i += 32) largest = fmaxf(largest, x[i]);
+    largest = warp_max(largest);
+    for (int i = lane; i < classes; i += 32) {
+      p[i] = expf(x[i] - largest);
+      sum += p[i];
+      shifted += x[i] - largest;
+    }
+    sum = warp_sum(sum);
+    shifted = warp_sum(shifted);
+    for (int i = lane; i < classes; i += 32) p[i] /= sum;
+    if (lane == 0) {
+      const bool known = labels[r] >= 0 && labels[r] < classes;
+      const double log_sum = log(double(sum)), label_shifted = known ? double(x[labels[r]] - largest) : NAN;
+      total += (1 - double(smoothing)) * (log_sum - label_shifted) +
+               double(smoothing) * (log_sum - double(shifted) / classes);
+    }
+  }
+  total = block_sum(total);
+  if (threadIdx.x == 0) *loss = float(total / double(logits.pixels()));
+}
+
+__global__ void cross_entropy_backward_kernel(Tensor dlogits, Tensor probabilities, const int* labels,
+                                              float smoothing, const float* dloss, float beta) {
+  const float scale = *dloss / float(probabilities.pixels()), other = smoothing / float(probabilities.c);
+  for_packs<1>(probabilities, [=](int64_t r, int i) {
+    const float target = other + (i == labels[r] ? 1 - smoothing : 0.0f);
+    accumulate<1>(dlogits.pixel(r) + i, {scale * (probabilities.pixel(r)[i] - target)}, beta);
+  });
+}
+
+__global__ void count_correct_kernel(int* correct, Tensor logits, const int* labels, int rows_used) {
+  int count = 0;
+  for (int r = int(threadIdx.x); r < rows_used; r += int(kThreads)) {
+    const float* x = logits.pixel(r);
+    int best = 0;
+    for (int i = 1; i < logits.c; ++i)
+      if (x[i] > x[best]) best = i;
+    count += best == labels[r];
+  }
+  count = block_sum(count);
+  if (threadIdx.x == 0) *correct = count;
+}
+
 void check_labels(const char* name, const int* labels, int64_t rows, int classes) {
   for (int64_t r = 0; r < rows; ++r)
     CHECK(labels[r] >= 0 && labels[r] < classes, name, ": label ", labels[r], " of row ", r,
@@ -90,7 +146,8 @@ void cross_entropy_forward(Stream& stream, float* loss, Tensor probabilities, Te
     check_labels("cross_entropy_forward", labels, logits.pixels(), logits.c);
     return host::cross_entropy_forward(loss, probabilities, logits, labels, smoothing);
   }
-  throw Error("cross_entropy_forward: no cuda kernel in this build");
+  launch(cross_entropy_forward_kernel, 1, kThreads, 0, stream, loss, probabilities, logits, labels,
+         smoothing);
 }
 
 void cross_entropy_backward(Stream& stream, Tensor dlogits, Tensor probabilities, const int* labels,
@@ -99,7 +156,8 @@ void cross_entropy_backward(Stream& stream, Tensor dlogits, Tensor probabilities
         " do not match probabilities ", probabilities.shape());
   if (stream.device() == Device::cpu)
     return host::cross_entropy_backward(dlogits, probabilities, labels, smoothing, dloss, beta);
-  throw Error("cross_entropy_backward: no cuda kernel in this build");
+  launch(cross_entropy_backward_kernel, pack_blocks(dlogits, 1), kPackThreads, 0, stream, dlogits,
+         probabilities, labels, smoothing, dloss, beta);
 }
 
 void count_correct(Stream& stream, int* correct, Tensor logits, const int* labels, int rows_used) {
@@ -109,7 +167,7 @@ void count_correct(Stream& stream, int* correct, Tensor logits, const int* label
     *correct = host::count_correct(logits, labels, rows_used);
     return;
   }
-  throw Error("count_correct: no cuda kernel in this build");
+  launch(count_correct_kernel, 1, kThreads, 0, stream, correct, logits, labels, rows_used);
 }
 
 }  // namespace lanas

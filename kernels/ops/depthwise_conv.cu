@@ -1,7 +1,10 @@
-// depthwise_conv.cu -- see depthwise_conv.h. Forward and dx run over rows of pixels, dw over images with one
-// partial sum in double per image, added in image order.
+// depthwise_conv.cu -- see depthwise_conv.h. On the host forward and dx run over rows of pixels, dw over
+// images with one partial sum in double per image, added in image order. On the device a thread makes a pack
+// of channels of one pixel; dw is summed over pieces of the pixels first, then over the pieces in order.
+#include <algorithm>
 #include <vector>
 
+#include "kernels/core/packs.cuh"
 #include "kernels/core/parallel.h"
 #include "kernels/ops/depthwise_conv.h"
 #include "kernels/vendor/conv2d.h"
@@ -110,6 +113,90 @@ INSTANTIATE(double)
 
 namespace {
 
+struct Geometry {
+  int stride, padding, dilation;
+};
+
+template <int kPack>
+__global__ void forward_kernel(Tensor y, Tensor x, Tensor w, Geometry g) {
+  for_packs<kPack>(y, [=](int64_t pixel, int c) {
+    const int ox = int(pixel % y.w), oy = int(pixel / y.w % y.h), n = int(pixel / (int64_t{y.w} * y.h));
+    Pack<kPack> sum = {};
+    for (int ky = 0; ky < w.h; ++ky) {
+      const int iy = oy * g.stride - g.padding + ky * g.dilation;
+      if (iy < 0 || iy >= x.h) continue;
+      for (int kx = 0; kx < w.w; ++kx) {
+        const int ix = ox * g.stride - g.padding + kx * g.dilation;
+        if (ix < 0 || ix >= x.w) continue;
+        const Pack<kPack> in = load<kPack>(x.at(n, iy, ix) + c), weight = load<kPack>(w.at(0, ky, kx) + c);
+#pragma unroll
+        for (int k = 0; k < kPack; ++k) sum.v[k] += weight.v[k] * in.v[k];
+      }
+    }
+    store<kPack>(y.pixel(pixel) + c, sum);
+  });
+}
+
+template <int kPack>
+__global__ void backward_input_kernel(Tensor dx, Tensor dy, Tensor w, Geometry g, float beta) {
+  for_packs<kPack>(dx, [=](int64_t pixel, int c) {
+    const int ix = int(pixel % dx.w), iy = int(pixel / dx.w % dx.h), n = int(pixel / (int64_t{dx.w} * dx.h));
+    Pack<kPack> sum = {};
+    for (int ky = 0; ky < w.h; ++ky) {
+      const int oy = iy + g.padding - ky * g.dilation;  // times the stride
+      if (oy < 0 || oy % g.stride != 0 || oy / g.stride >= dy.h) continue;
+      for (int kx = 0; kx < w.w; ++kx) {
+        const int ox = ix + g.padding - kx * g.dilation;
+        if (ox < 0 || ox % g.stride != 0 || ox / g.stride >= dy.w) continue;
+        const Pack<kPack> in = load<kPack>(dy.at(n, oy / g.stride, ox / g.stride) + c),
+                          weight = load<kPack>(w.at(0, ky, kx) + c);
+#pragma unroll
+        for (int k = 0; k < kPack; ++k) sum.v[k] += weight.v[k] * in.v[k];
+      }
+    }
+    accumulate<kPack>(dx.pixel(pixel) + c, sum, beta);
+  });
+}
+
+constexpr unsigned kThreads = 256;
+constexpr int kColumns = 64;  // channels of a block, at most
+
+// Block (piece, tap, 64 channels): partial[piece][tap][c] = sum over the piece's pixels of dy x.
+__global__ void backward_weights_kernel(float* partial, Tensor dy, Tensor x, int kernel_w, Geometry g) {
+  const int first = int(blockIdx.z) * kColumns, columns = min(kColumns, dy.c - first);
+  const int c = first + int(threadIdx.x) % columns, row = int(threadIdx.x) / columns,
+            rows = int(kThreads) / columns, tap = int(blockIdx.y);
+  const int ky = tap / kernel_w, kx = tap % kernel_w;
+  float sum = 0;
+  if (row < rows)
+    for (int64_t p = int64_t{blockIdx.x} * rows + row; p < dy.pixels(); p += int64_t{gridDim.x} * rows) {
+      const int ox = int(p % dy.w), oy = int(p / dy.w % dy.h), n = int(p / (int64_t{dy.w} * dy.h));
+      const int iy = oy * g.stride - g.padding + ky * g.dilation,
+                ix = ox * g.stride - g.padding + kx * g.dilation;
+      if (iy >= 0 && iy < x.h && ix >= 0 && ix < x.w) sum += dy.pixel(p)[c] * x.at(n, iy, ix)[c];
+    }
+  sum = column_sum(sum, unsigned(columns), static_shared<float, int(kThreads)>());
+  if (row == 0) partial[(int64_t{blockIdx.x} * gridDim.y + unsigned(tap)) * dy.c + c] = sum;
+}
+
+__global__ void add_pieces_kernel(Tensor dw, const float* partial, int pieces, float beta) {
+  for (const int64_t i : grid_stride(dw.size())) {
+    double sum = 0;
+    for (int piece = 0; piece < pieces; ++piece) sum += double(partial[piece * dw.size() + i]);
+    dw.data[i] = float(beta == 0 ? sum : sum + double(beta) * double(dw.data[i]));
+  }
+}
+
+void launch_backward_weights(Stream& stream, Tensor dw, Tensor dy, Tensor x, Geometry g, float beta) {
+  const int64_t most = int64_t(kStreamScratch / sizeof(float)) / dw.size();
+  CHECK(most >= 1, "depthwise_conv_backward: dw ", dw.shape(), " is too large");
+  const unsigned pieces = grid_blocks(dy.size(), 32 * kThreads, unsigned(std::min<int64_t>(most, 256)));
+  auto* partial = static_cast<float*>(stream_scratch(stream, pieces * size_t(dw.size()) * sizeof(float)));
+  const dim3 grid(pieces, unsigned(dw.h * dw.w), unsigned((dy.c + kColumns - 1) / kColumns));
+  launch(backward_weights_kernel, grid, kThreads, 0, stream, partial, dy, x, dw.w, g);
+  launch(add_pieces_kernel, grid_blocks(dw.size(), 128), 128, 0, stream, dw, partial, int(pieces), beta);
+}
+
 void check_shapes(const char* name, Tensor y, Tensor x, Tensor w, int stride, int padding, int dilation) {
   CHECK(stride >= 1 && dilation >= 1 && padding >= 0, name, ": stride ", stride, ", dilation ", dilation,
         ", padding ", padding);
@@ -126,7 +213,10 @@ void depthwise_conv_forward(Stream& stream, Tensor y, Tensor x, Tensor w, int st
                             int dilation) {
   check_shapes("depthwise_conv_forward", y, x, w, stride, padding, dilation);
   if (stream.device() == Device::cpu) return host::depthwise_conv_forward(y, x, w, stride, padding, dilation);
-  throw Error("depthwise_conv_forward: no cuda kernel in this build");
+  with_pack(pack_width(y, x, w), [&](auto pack) {
+    launch(forward_kernel<pack()>, pack_blocks(y, pack), kPackThreads, 0, stream, y, x, w,
+           Geometry{stride, padding, dilation});
+  });
 }
 
 void depthwise_conv_backward(Stream& stream, Tensor dx, Tensor dw, Tensor dy, Tensor x, Tensor w, int stride,
@@ -135,7 +225,13 @@ void depthwise_conv_backward(Stream& stream, Tensor dx, Tensor dw, Tensor dy, Te
   if (dw) check_shapes("depthwise_conv_backward", dy, x, dw, stride, padding, dilation);
   if (stream.device() == Device::cpu)
     return host::depthwise_conv_backward(dx, dw, dy, x, w, stride, padding, dilation, beta_dx, beta_dw);
-  throw Error("depthwise_conv_backward: no cuda kernel in this build");
+  const Geometry g{stride, padding, dilation};
+  if (dx)
+    with_pack(pack_width(dx, dy, w), [&](auto pack) {
+      launch(backward_input_kernel<pack()>, pack_blocks(dx, pack), kPackThreads, 0, stream, dx, dy, w, g,
+             beta_dx);
+    });
+  if (dw) launch_backward_weights(stream, dw, dy, x, g, beta_dw);
 }
 
 }  // namespace lanas

@@ -1,4 +1,5 @@
 // elementwise.cu -- y = max(x, 0); y = sum of xs; y = scale x + beta y; x = value. One pass over memory each.
+#include "kernels/core/packs.cuh"
 #include "kernels/ops/blocks.h"
 #include "kernels/ops/elementwise.h"
 
@@ -88,6 +89,88 @@ INSTANTIATE(double)
 }  // namespace host
 
 namespace {
+
+template <int kPack>
+__global__ void relu_forward_kernel(Tensor y, Tensor x) {
+  for_packs<kPack>(x, [=](int64_t pixel, int c) {
+    Pack<kPack> v = load<kPack>(x.pixel(pixel) + c);
+#pragma unroll
+    for (float& value : v.v) value = value < 0 ? 0 : value;
+    store<kPack>(y.pixel(pixel) + c, v);
+  });
+}
+
+template <int kPack>
+__global__ void relu_backward_kernel(Tensor dx, Tensor dy, Tensor x, float beta) {
+  for_packs<kPack>(x, [=](int64_t pixel, int c) {
+    const Pack<kPack> input = load<kPack>(x.pixel(pixel) + c);
+    Pack<kPack> v = load<kPack>(dy.pixel(pixel) + c);
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) v.v[k] = input.v[k] > 0 ? v.v[k] : 0;
+    accumulate<kPack>(dx.pixel(pixel) + c, v, beta);
+  });
+}
+
+struct Terms {
+  static constexpr int kMost = 8;  // more are added in several passes
+  int count = 0;
+  const float* data[kMost] = {};
+  int stride[kMost] = {};
+};
+
+template <int kPack>
+__global__ void sum_kernel(Tensor y, Terms xs) {
+  for_packs<kPack>(y, [&](int64_t pixel, int c) {
+    Pack<kPack> sum = load<kPack>(xs.data[0] + pixel * xs.stride[0] + c);
+#pragma unroll
+    for (int i = 1; i < Terms::kMost; ++i) {
+      if (i >= xs.count) break;
+      const Pack<kPack> x = load<kPack>(xs.data[i] + pixel * xs.stride[i] + c);
+#pragma unroll
+      for (int k = 0; k < kPack; ++k) sum.v[k] += x.v[k];
+    }
+    store<kPack>(y.pixel(pixel) + c, sum);
+  });
+}
+
+template <int kPack>
+__global__ void copy_scaled_kernel(Tensor y, Tensor x, float scale, float beta) {
+  for_packs<kPack>(x, [=](int64_t pixel, int c) {
+    Pack<kPack> v = load<kPack>(x.pixel(pixel) + c);
+#pragma unroll
+    for (float& value : v.v) value *= scale;
+    accumulate<kPack>(y.pixel(pixel) + c, v, beta);
+  });
+}
+
+template <int kPack>
+__global__ void fill_kernel(Tensor x, float value) {
+  Pack<kPack> v;
+  for (float& element : v.v) element = value;
+  for_packs<kPack>(x, [=](int64_t pixel, int c) { store<kPack>(x.pixel(pixel) + c, v); });
+}
+
+// One pass over at most Terms::kMost terms, of which the first may be y.
+void launch_sum(Stream& stream, Tensor y, std::span<const Tensor> xs) {
+  Terms terms;
+  int width = pack_width(y);
+  bool packed = y.packed() && y.size() <= std::numeric_limits<int>::max();
+  for (const Tensor& x : xs) packed = packed && x.packed();
+  if (packed) {
+    flatten(y);
+    width = pack_width(y);
+  }
+  for (Tensor x : xs) {
+    if (packed) flatten(x);
+    width = std::min(width, pack_width(y, x));
+    terms.data[terms.count] = x.data;
+    terms.stride[terms.count++] = x.stride;
+  }
+  with_pack(width, [&](auto pack) {
+    launch(sum_kernel<pack()>, pack_blocks(y, pack), kPackThreads, 0, stream, y, terms);
+  });
+}
+
 void check_shape(const char* op, const char* name, Tensor x, Tensor y) {
   CHECK(x.shape() == y.shape(), op, ": ", name, " ", x.shape(), " does not match ", y.shape());
 }
@@ -97,7 +180,10 @@ void relu_forward(Stream& stream, Tensor y, Tensor x) {
   check_shape("relu_forward", "y", y, x);
   stream.activate();
   if (stream.device() == Device::cpu) return host::relu_forward<float>(y, x);
-  throw Error("relu_forward: no cuda kernel in this build");
+  flatten(y, x);
+  with_pack(pack_width(y, x), [&](auto pack) {
+    launch(relu_forward_kernel<pack()>, pack_blocks(x, pack), kPackThreads, 0, stream, y, x);
+  });
 }
 
 void relu_backward(Stream& stream, Tensor dx, Tensor dy, Tensor x, float beta) {
@@ -105,7 +191,10 @@ void relu_backward(Stream& stream, Tensor dx, Tensor dy, Tensor x, float beta) {
   check_shape("relu_backward", "dy", dy, x);
   stream.activate();
   if (stream.device() == Device::cpu) return host::relu_backward<float>(dx, dy, x, beta);
-  throw Error("relu_backward: no cuda kernel in this build");
+  flatten(dx, dy, x);
+  with_pack(pack_width(dx, dy, x), [&](auto pack) {
+    launch(relu_backward_kernel<pack()>, pack_blocks(x, pack), kPackThreads, 0, stream, dx, dy, x, beta);
+  });
 }
 
 void sum_forward(Stream& stream, Tensor y, std::span<const Tensor> xs) {
@@ -113,14 +202,24 @@ void sum_forward(Stream& stream, Tensor y, std::span<const Tensor> xs) {
   for (Tensor x : xs) check_shape("sum_forward", "x", x, y);
   stream.activate();
   if (stream.device() == Device::cpu) return host::sum_forward<float>(y, xs);
-  throw Error("sum_forward: no cuda kernel in this build");
+  size_t done = std::min<size_t>(xs.size(), Terms::kMost);
+  launch_sum(stream, y, xs.first(done));
+  while (done < xs.size()) {
+    Tensor terms[Terms::kMost] = {y};
+    size_t count = 1;
+    while (count < Terms::kMost && done < xs.size()) terms[count++] = xs[done++];
+    launch_sum(stream, y, {terms, count});
+  }
 }
 
 void copy_scaled(Stream& stream, Tensor y, Tensor x, float scale, float beta) {
   check_shape("copy_scaled", "y", y, x);
   stream.activate();
   if (stream.device() == Device::cpu) return host::copy_scaled<float>(y, x, scale, beta);
-  throw Error("copy_scaled: no cuda kernel in this build");
+  flatten(y, x);
+  with_pack(pack_width(y, x), [&](auto pack) {
+    launch(copy_scaled_kernel<pack()>, pack_blocks(x, pack), kPackThreads, 0, stream, y, x, scale, beta);
+  });
 }
 
 void add_scaled(Stream& stream, Tensor y, Tensor x, float scale) { copy_scaled(stream, y, x, scale, 1); }
@@ -128,7 +227,10 @@ void add_scaled(Stream& stream, Tensor y, Tensor x, float scale) { copy_scaled(s
 void fill(Stream& stream, Tensor x, float value) {
   stream.activate();
   if (stream.device() == Device::cpu) return host::fill<float>(x, value);
-  throw Error("fill: no cuda kernel in this build");
+  flatten(x);
+  with_pack(pack_width(x), [&](auto pack) {
+    launch(fill_kernel<pack()>, pack_blocks(x, pack), kPackThreads, 0, stream, x, value);
+  });
 }
 
 }  // namespace lanas

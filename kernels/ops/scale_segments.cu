@@ -2,8 +2,10 @@
 #include <algorithm>
 #include <numeric>
 
+#include "kernels/core/packs.cuh"
 #include "kernels/core/parallel.h"
 #include "kernels/ops/scale_segments.h"
+#include "kernels/ops/segments.h"
 
 namespace lanas {
 
@@ -54,6 +56,25 @@ INSTANTIATE(double)
 
 namespace {
 
+// y = s x + beta y; forward with beta 0, and dx from dy.
+__global__ void scale_kernel(Tensor y, Tensor x, const float* s, Segments segments, float beta) {
+  for_packs<1>(x, [&](int64_t row, int i) {
+    accumulate<1>(y.pixel(row) + i, {x.pixel(row)[i] * s[segments.of(i)]}, beta);
+  });
+}
+
+// One block per segment.
+__global__ void scale_gradient_kernel(float* ds, Tensor dy, Tensor x, Segments segments, float beta) {
+  const int k = int(blockIdx.x), begin = segments.begin(k), length = segments.end[k] - begin;
+  double sum = 0;
+  for (int64_t i = threadIdx.x; i < dy.pixels() * length; i += blockDim.x) {
+    const int64_t row = i / length, column = begin + i % length;
+    sum += double(dy.pixel(row)[column]) * double(x.pixel(row)[column]);
+  }
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) ds[k] = float(beta == 0 ? sum : sum + double(beta) * double(ds[k]));
+}
+
 void check(const char* name, Tensor y, Tensor x, Tensor s, std::span<const int> segments) {
   CHECK(y.shape() == x.shape(), name, ": y ", y.shape(), " does not match x ", x.shape());
   CHECK(std::all_of(segments.begin(), segments.end(), [](int length) { return length > 0; }), name,
@@ -69,7 +90,8 @@ void check(const char* name, Tensor y, Tensor x, Tensor s, std::span<const int> 
 void scale_segments_forward(Stream& stream, Tensor y, Tensor x, Tensor s, std::span<const int> segments) {
   check("scale_segments_forward", y, x, s, segments);
   if (stream.device() == Device::cpu) return host::scale_segments_forward(y, x, s, segments);
-  throw Error("scale_segments_forward: no cuda kernel in this build");
+  launch(scale_kernel, pack_blocks(x, 1), kPackThreads, 0, stream, y, x, s.data,
+         Segments::from("scale_segments_forward", segments), 0.0f);
 }
 
 void scale_segments_backward(Stream& stream, Tensor dx, Tensor ds, Tensor dy, Tensor x, Tensor s,
@@ -78,7 +100,13 @@ void scale_segments_backward(Stream& stream, Tensor dx, Tensor ds, Tensor dy, Te
   if (ds) check("scale_segments_backward", dy, x, ds, segments);
   if (stream.device() == Device::cpu)
     return host::scale_segments_backward(dx, ds, dy, x, s, segments, beta_dx, beta_ds);
-  throw Error("scale_segments_backward: no cuda kernel in this build");
+  const Segments device_segments = Segments::from("scale_segments_backward", segments);
+  if (dx)
+    launch(scale_kernel, pack_blocks(dy, 1), kPackThreads, 0, stream, dx, dy, s.data, device_segments,
+           beta_dx);
+  if (ds)
+    launch(scale_gradient_kernel, unsigned(segments.size()), 128, 0, stream, ds.data, dy, x, device_segments,
+           beta_ds);
 }
 
 }  // namespace lanas

@@ -4,6 +4,8 @@
 #include <numeric>
 
 #include "kernels/core/parallel.h"
+#include "kernels/core/reduce.cuh"
+#include "kernels/ops/segments.h"
 #include "kernels/ops/softmax.h"
 
 namespace lanas {
@@ -54,6 +56,54 @@ template void softmax_backward(View<double>, View<double>, View<double>, std::sp
 
 namespace {
 
+constexpr unsigned kThreads = 128;  // four warps, each with one segment of one row
+
+// The segment of this thread's warp: row -1 where there is none. It is the same in all lanes.
+struct WarpSegment {
+  int64_t row;
+  int begin, end;
+};
+__device__ WarpSegment warp_segment(int64_t rows, const Segments& segments) {
+  const int64_t index = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / 32;
+  const int k = int(index % segments.count);
+  return {index < rows * segments.count ? index / segments.count : -1, segments.begin(k), segments.end[k]};
+}
+
+__global__ void softmax_forward_kernel(Tensor y, Tensor x, Segments segments) {
+  const WarpSegment s = warp_segment(x.pixels(), segments);
+  if (s.row < 0) return;  // the whole warp; there is no barrier of the block
+  const float* in = x.pixel(s.row);
+  float* out = y.pixel(s.row);
+  const int first = s.begin + int(threadIdx.x % 32);
+  float largest = -INFINITY, sum = 0;
+  for (int i = first; i < s.end; i += 32) largest = fmaxf(largest, in[i]);
+  largest = warp_max(largest);
+  for (int i = first; i < s.end; i += 32) sum += expf(in[i] - largest);
+  sum = warp_sum(sum);
+  for (int i = first; i < s.end; i += 32) out[i] = expf(in[i] - largest) / sum;
+}
+
+__global__ void softmax_backward_kernel(Tensor dx, Tensor dy, Tensor y, Segments segments, float beta) {
+  const WarpSegment s = warp_segment(y.pixels(), segments);
+  if (s.row < 0) return;
+  const float *out = y.pixel(s.row), *gradient = dy.pixel(s.row);
+  float* in = dx.pixel(s.row);
+  const int first = s.begin + int(threadIdx.x % 32);
+  float mean = 0;
+  for (int i = first; i < s.end; i += 32) mean += gradient[i] * out[i];
+  mean = warp_sum(mean);
+  for (int i = first; i < s.end; i += 32) {
+    const float d = out[i] * (gradient[i] - mean);
+    in[i] = beta == 0 ? d : beta * in[i] + d;
+  }
+}
+
+unsigned warp_blocks(Tensor x, const Segments& segments) {
+  const int64_t blocks = (x.pixels() * segments.count + kThreads / 32 - 1) / (kThreads / 32);
+  CHECK(blocks < (int64_t{1} << 31), "softmax: ", x.shape(), " has too many segments");
+  return unsigned(blocks);
+}
+
 void check_segments(const char* name, Tensor x, std::span<const int> segments) {
   CHECK(std::all_of(segments.begin(), segments.end(), [](int length) { return length > 0; }), name,
         ": a segment is empty");
@@ -67,7 +117,8 @@ void softmax_forward(Stream& stream, Tensor y, Tensor x, std::span<const int> se
   CHECK(y.shape() == x.shape(), "softmax_forward: y ", y.shape(), " does not match x ", x.shape());
   check_segments("softmax_forward", x, segments);
   if (stream.device() == Device::cpu) return host::softmax_forward(y, x, segments);
-  throw Error("softmax_forward: no cuda kernel in this build");
+  const Segments s = Segments::from("softmax_forward", segments);
+  launch(softmax_forward_kernel, warp_blocks(x, s), kThreads, 0, stream, y, x, s);
 }
 
 void softmax_backward(Stream& stream, Tensor dx, Tensor dy, Tensor y, std::span<const int> segments,
@@ -76,7 +127,8 @@ void softmax_backward(Stream& stream, Tensor dx, Tensor dy, Tensor y, std::span<
   CHECK(dx.shape() == y.shape(), "softmax_backward: dx ", dx.shape(), " does not match y ", y.shape());
   check_segments("softmax_backward", y, segments);
   if (stream.device() == Device::cpu) return host::softmax_backward(dx, dy, y, segments, beta);
-  throw Error("softmax_backward: no cuda kernel in this build");
+  const Segments s = Segments::from("softmax_backward", segments);
+  launch(softmax_backward_kernel, warp_blocks(y, s), kThreads, 0, stream, dx, dy, y, s, beta);
 }
 
 }  // namespace lanas

@@ -1,0 +1,146 @@
+// op_case_test.cpp -- every op's cases: cpu against cuda in three thread orders, |a - b| <= 1e-6 + 1e-5
+// sqrt(reduction) max(|b|, rms of the tensor); the same bits in every order; a replay of the recorded run,
+// under new inputs, equal to the eager run. And that every op has a case and a gradient check.
+#include "tests/support/op_case.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "kernels/core/launch.cuh"
+
+namespace lanas::test {
+namespace {
+
+namespace fs = std::filesystem;
+using Results = std::vector<CaseResult>;
+
+Results run_case(const OpCase& one, Device device, bool add, int content) {
+  Stream stream(device, 1);
+  CaseBuilder builder(device, add);
+  one.build(builder);
+  builder.finish();
+  builder.reset(stream, content);
+  builder.run(stream);
+  return builder.results(stream);
+}
+
+double rms(const std::vector<double>& values) {
+  double sum = 0;
+  for (const double v : values) sum += v * v;
+  return std::sqrt(sum / double(values.size()));
+}
+
+void expect_close(const Results& found, const Results& expected, double reduction) {
+  ASSERT_EQ(found.size(), expected.size());
+  for (size_t i = 0; i < found.size(); ++i) {
+    const std::vector<double>&a = found[i].values, &b = expected[i].values;
+    ASSERT_EQ(a.size(), b.size());
+    const double level = rms(b);
+    int bad = 0;
+    for (size_t k = 0; k < a.size(); ++k) {
+      const double limit = 1e-6 + 1e-5 * std::sqrt(reduction) * std::max(std::abs(b[k]), level);
+      if (std::abs(a[k] - b[k]) <= limit) continue;  // NaN is not
+      if (++bad <= 3)
+        ADD_FAILURE() << found[i].name << "[" << k << "]: " << a[k] << ", expected " << b[k] << " +- "
+                      << limit;
+    }
+    EXPECT_EQ(bad, 0) << "of " << a.size() << " elements of " << found[i].name;
+  }
+}
+
+void expect_same_bits(const Results& found, const Results& expected) {
+  ASSERT_EQ(found.size(), expected.size());
+  for (size_t i = 0; i < found.size(); ++i) EXPECT_EQ(found[i].values, expected[i].values) << found[i].name;
+}
+
+class OpCaseTest : public testing::TestWithParam<OpCase> {};
+
+TEST_P(OpCaseTest, CudaEqualsCpuInThreeThreadOrders) {
+  const OpCase& one = GetParam();
+  for (const bool add : {false, true}) {
+    SCOPED_TRACE(add ? "adding to gradients" : "overwriting gradients");
+    const Results expected = run_case(one, Device::cpu, add, 0);
+    Results first;
+    for (const simt::Settings& order :
+         {simt::Settings{simt::Order::forward, 0}, {simt::Order::reverse, 0}, {simt::Order::shuffled, 1}}) {
+      SCOPED_TRACE(join("thread order ", int(order.order)));
+      const simt::ScopedSettings scope(order);
+      const Results found = run_case(one, Device::cuda, add, 0);
+      if (one.same_bits)
+        expect_same_bits(found, expected);
+      else
+        expect_close(found, expected, one.reduction);
+      if (first.empty()) first = found;
+      expect_same_bits(found, first);
+    }
+  }
+}
+
+TEST_P(OpCaseTest, ReplayEqualsEager) {
+  const OpCase& one = GetParam();
+  const Results expected = run_case(one, Device::cuda, false, 1);
+  Stream stream(Device::cuda, 1);
+  CaseBuilder builder(Device::cuda, false);
+  one.build(builder);
+  builder.finish();
+  builder.reset(stream, 0);
+  simt::LaunchList list;
+  list.begin();
+  builder.run(stream);
+  list.end();
+  EXPECT_GT(list.size(), 0u);
+  list.replay();
+  builder.reset(stream, 1);
+  list.replay();
+  expect_same_bits(builder.results(stream), expected);
+}
+
+std::string test_name(const testing::TestParamInfo<OpCase>& info) {
+  std::string name = info.param.op + "_" + info.param.name;
+  for (char& c : name)
+    if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Ops, OpCaseTest, testing::ValuesIn(all_op_cases()), test_name);
+
+std::string read_file(const fs::path& path) {
+  std::ifstream in(path);
+  std::ostringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+// Every kernels/ops/NAME.cu and vendor/NAME.h, but for those that say on cuda that they have no kernel there.
+std::set<std::string> ops_with_kernels() {
+  std::set<std::string> names = {"gemm", "conv2d"};
+  for (const auto& entry : fs::directory_iterator(fs::path(LANAS_SOURCE_DIR) / "kernels/ops"))
+    if (entry.path().extension() == ".cu" &&
+        read_file(entry.path()).find("no cuda kernel in this build") == std::string::npos)
+      names.insert(entry.path().stem());
+  return names;
+}
+
+TEST(OpCaseList, EveryOpHasACase) {
+  std::set<std::string> covered;
+  for (const OpCase& one : all_op_cases()) covered.insert(one.op);
+  for (const std::string& op : ops_with_kernels())
+    EXPECT_TRUE(covered.contains(op)) << "kernels/ops/" << op << ".cu has no OpCase in tests/emulated";
+}
+
+TEST(OpCaseList, EveryOpHasAGradientCheck) {
+  const std::set<std::string> without_gradient = {"add_bias", "augment", "optimizer", "gemm"};
+  for (const std::string& op : ops_with_kernels()) {
+    if (without_gradient.contains(op)) continue;
+    const fs::path path = fs::path(LANAS_SOURCE_DIR) / "tests/kernels" / (op + "_test.cpp");
+    EXPECT_NE(read_file(path).find("gradcheck("), std::string::npos) << path;
+  }
+}
+
+}  // namespace
+}  // namespace lanas::test

@@ -1,0 +1,91 @@
+// training_cases.cpp -- cases of the optimisers, of clipping and of augmentation.
+#include "kernels/ops/augment.h"
+#include "kernels/ops/optimizer.h"
+#include "tests/support/op_case.h"
+
+namespace lanas::test {
+namespace {
+
+std::vector<float> draws(int count, uint64_t seed, bool positive = false) {
+  Random random(seed);
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& v : values) v = positive ? std::abs(random.normal()) : random.normal();
+  return values;
+}
+
+template <class T>
+const std::function<double(const T&)> kOnlyRead;
+
+OpCase sgd_case(int count) {
+  return {join("sgd of ", count), 1, [=](CaseBuilder& b) {
+            float* w = b.buffer("w", draws(count, 1), draws(count, 2));
+            float* buffer = b.buffer("buffer", draws(count, 3), draws(count, 4));
+            const float* g = b.buffer("g", draws(count, 5), draws(count, 6), false);
+            const SgdState* state = b.buffer<SgdState>("state", {{0.1f, 0.9f, 3e-4f, 0.5f}},
+                                                       {{0.2f, 0.8f, 1e-4f, 0.25f}}, kOnlyRead<SgdState>);
+            b.call([=](Stream& stream) { sgd_step(stream, w, buffer, g, count, state); });
+          }};
+}
+
+OpCase adam_case(int count) {
+  return {join("adam of ", count), 1, [=](CaseBuilder& b) {
+            float* w = b.buffer("w", draws(count, 1), draws(count, 2));
+            float* m = b.buffer("m", draws(count, 3), draws(count, 4));
+            float* v = b.buffer("v", draws(count, 5, true), draws(count, 6, true));
+            const float* g = b.buffer("g", draws(count, 7), draws(count, 8), false);
+            AdamState first, second;
+            first.step = 0, second.step = 6, second.lr = 1e-3f;
+            AdamState* state = b.buffer<AdamState>(
+                "step", {first}, {second},
+                std::function<double(const AdamState&)>([](const AdamState& s) { return double(s.step); }));
+            b.call([=](Stream& stream) {
+              advance_step(stream, state);
+              adam_step(stream, w, m, v, g, count, state);
+            });
+          }};
+}
+
+OpCase squares_case(int count, float max_norm) {
+  return {join(max_norm > 0 ? "clip scale of " : "sum of squares of ", count, " at ", max_norm),
+          double(count), [=](CaseBuilder& b) {
+            const float* g = b.buffer("g", draws(count, 1), draws(count, 2), false);
+            float* out = b.buffer<float>("out", {-1}, {-2});
+            b.call([=](Stream& stream) {
+              max_norm > 0 ? clip_scale(stream, out, g, count, max_norm)
+                           : sum_of_squares(stream, out, g, count);
+            });
+          }};
+}
+
+const OpCases optimizer_cases("optimizer", {sgd_case(1), sgd_case(1003), sgd_case(4096), adam_case(3),
+                                            adam_case(1036), squares_case(1, 0), squares_case(5001, 0),
+                                            squares_case(4096, 5), squares_case(7, 1000)});
+
+OpCase augment_case(const std::string& name, int batch, int side, AugmentConfig config) {
+  return {name, 1, [=](CaseBuilder& b) {
+            std::vector<uint8_t> images;
+            Random random(4);
+            for (int i = 0; i < 6 * side * side * 3; ++i) images.push_back(uint8_t(random.below(256)));
+            std::vector<int> first, second;
+            for (int n = 0; n < batch; ++n)
+              first.push_back(int(random.below(6))), second.push_back(int(random.below(6)));
+            const uint8_t* resident = b.buffer("images", images, images, false);
+            const int* indices = b.buffer("indices", first, second, false);
+            const uint64_t* step = b.buffer<uint64_t>("step", {1}, {2}, false);
+            const std::vector<float> nothing(size_t(batch * side * side * 3));
+            float* y = b.buffer("y", nothing, nothing);
+            b.call([=](Stream& stream) {
+              augment_forward(stream, {y, {batch, side, side, 3}}, resident, indices, config, step);
+            });
+          }};
+}
+
+AugmentConfig augmentation(int padding, bool flip, int cutout) {
+  return {padding, flip, cutout, {0.4f, 0.5f, 0.6f}, {0.2f, 0.25f, 0.3f}, 12};
+}
+const OpCases augment_cases("augment", {augment_case("plain", 2, 5, augmentation(0, false, 0)),
+                                        augment_case("crop and flip", 5, 8, augmentation(2, true, 0)),
+                                        augment_case("all", 7, 9, augmentation(4, true, 5))});
+
+}  // namespace
+}  // namespace lanas::test
