@@ -2,6 +2,7 @@
 // default stream, plain allocations (all memory is reserved before the first step).
 #include <cstdio>
 
+#include "kernels/core/graph.h"
 #include "kernels/core/native.cuh"
 
 namespace lanas {
@@ -81,6 +82,46 @@ void download(Stream::Native* stream, void* host, const void* device, size_t byt
   }
   CUDA_CHECK(cudaDeviceSynchronize());
   CUDA_CHECK(cudaMemcpy(host, device, bytes, cudaMemcpyDeviceToHost));
+}
+
+namespace {
+
+// A captured graph, ready to launch.
+class Executable {
+ public:
+  Executable(cudaStream_t stream, const std::function<void()>& work) {
+    cudaGraph_t graph = nullptr;
+    CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    try {
+      work();
+    } catch (...) {
+      cudaStreamEndCapture(stream, &graph);
+      if (graph) cudaGraphDestroy(graph);
+      cudaGetLastError();  // forgets what the broken capture left
+      throw;
+    }
+    CUDA_CHECK(cudaStreamEndCapture(stream, &graph));
+    const cudaError_t status = cudaGraphInstantiate(&executable_, graph, 0);
+    cudaGraphDestroy(graph);
+    CUDA_CHECK(status);
+  }
+  ~Executable() {
+    if (const cudaError_t status = cudaGraphExecDestroy(executable_); status != cudaSuccess)
+      std::fprintf(stderr, "cuda: a graph could not be destroyed: %s\n", cudaGetErrorString(status));
+  }
+  Executable(const Executable&) = delete;
+  Executable& operator=(const Executable&) = delete;
+  void launch(cudaStream_t stream) const { CUDA_CHECK(cudaGraphLaunch(executable_, stream)); }
+
+ private:
+  cudaGraphExec_t executable_ = nullptr;
+};
+
+}  // namespace
+
+std::function<void(Stream&)> record(Stream& stream, const std::function<void()>& work) {
+  auto executable = std::make_shared<Executable>(stream.native()->stream, work);
+  return [executable](Stream& on) { executable->launch(on.native()->stream); };
 }
 
 }  // namespace backend

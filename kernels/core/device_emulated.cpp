@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "kernels/core/device.h"
+#include "kernels/core/graph.h"
 #include "kernels/core/simt.h"
 #include "kernels/core/simt_memory.h"
 
@@ -35,6 +36,14 @@ void upload(Stream::Native*, void* device, const void* host, size_t bytes) {
 }
 void download(Stream::Native*, void* host, const void* device, size_t bytes) {
   copy("download", host, device, bytes);
+}
+
+std::function<void(Stream&)> record(Stream&, const std::function<void()>& work) {
+  auto list = std::make_shared<simt::LaunchList>();
+  list->begin();
+  work();  // if it throws, the list ends with this scope
+  list->end();
+  return [list](Stream&) { list->replay(); };
 }
 
 }  // namespace backend

@@ -1,5 +1,6 @@
 // device_none.cpp -- the cuda device of a build without a CUDA toolkit: it says that it is not there.
 #include "kernels/core/device.h"
+#include "kernels/core/graph.h"
 
 namespace lanas {
 
@@ -19,6 +20,7 @@ void* allocate(size_t) { fail(); }
 void release(void*) noexcept {}
 void upload(Stream::Native*, void*, const void*, size_t) { fail(); }
 void download(Stream::Native*, void*, const void*, size_t) { fail(); }
+std::function<void(Stream&)> record(Stream&, const std::function<void()>&) { fail(); }
 
 }  // namespace backend
 }  // namespace lanas
