@@ -1,7 +1,7 @@
 // inference.cpp -- the deployed form of a derived network; see network.h.
 #include <cmath>
 
-#include "nas/layout.h"
+#include "nas/cell.h"
 #include "nas/network.h"
 
 namespace lanas {
@@ -12,28 +12,19 @@ class InferenceBuilder {
       : net_(network), tape_(network.tape), config_(config) {}
 
   std::pair<Var, Var> stem(Var images) {
-    if (!config_.imagenet()) {
-      const Var y = dense("stem", images, 3 * config_.channels, 1);
-      return {y, y};
-    }
-    const Var half = relu(tape_, dense("stem0.0", images, config_.channels / 2, 2));
-    const Var stem0 = dense("stem0.1", half, config_.channels, 2);
-    return {stem0, dense("stem1", relu(tape_, stem0), config_.channels, 2)};
+    return record_stem(tape_, config_, images, [this](const std::string& name, Var x, int cout, int stride) {
+      return dense(name, x, cout, stride);
+    });
   }
 
   Var cell(const std::string& name, const CellGenotype& genotype, const CellPlace& place, Var input0,
            Var input1) {
-    const int c = place.channels, step = place.reduction ? 2 : 1;
-    std::vector<Var> states = {preprocess(name + ".preprocess0", input0, c, place.after_reduction),
-                               preprocess(name + ".preprocess1", input1, c, false)};
-    const Shape s = tape_.shape(states[0]);
-    const Var output = tape_.activation({s.n, s.h / step, s.w / step, kNodes * c});
-    for (int node = 0; node < kNodes; ++node) {
-      const Var out = tape_.slice(output, node * c, (node + 1) * c);
-      add_node(join(name, ".edges."), genotype, node, place.reduction, states, out);
-      states.push_back(out);
-    }
-    return output;
+    const int c = place.channels;
+    const Var state0 = preprocess(name + ".preprocess0", input0, c, place.after_reduction);
+    const Var state1 = preprocess(name + ".preprocess1", input1, c, false);
+    return cell_nodes(tape_, place, {state0, state1}, [&](int node, const std::vector<Var>& states, Var out) {
+      add_node(join(name, ".edges."), genotype, node, place, states, out);
+    });
   }
 
   Var classify(Var x, int classes) {
@@ -45,14 +36,14 @@ class InferenceBuilder {
 
  private:
   // Paths without weights are written first, as one sum; convolutions then add to it.
-  void add_node(const std::string& prefix, const CellGenotype& genotype, int node, bool reduction,
+  void add_node(const std::string& prefix, const CellGenotype& genotype, int node, const CellPlace& place,
                 const std::vector<Var>& states, Var out) {
     std::vector<Var> plain;
     std::vector<int> convolutions;
     for (int j = 2 * node; j < 2 * node + 2; ++j) {
       const CellEdge& edge = genotype[j];
       const Var x = states[edge.input];
-      const int stride = reduction && edge.input < 2 ? 2 : 1;
+      const int stride = edge_stride(place, edge.input);
       if (edge.op == OpKind::max_pool_3x3)
         plain.push_back(max_pool(tape_, x, 3, stride, 1));
       else if (edge.op == OpKind::avg_pool_3x3)
@@ -66,8 +57,7 @@ class InferenceBuilder {
     bool accumulate = !plain.empty();
     for (int j : convolutions) {
       const CellEdge& edge = genotype[j];
-      convolve(join(prefix, j), edge.op, states[edge.input], reduction && edge.input < 2 ? 2 : 1, out,
-               accumulate);
+      convolve(join(prefix, j), edge.op, states[edge.input], edge_stride(place, edge.input), out, accumulate);
       accumulate = true;
     }
   }

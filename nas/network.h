@@ -3,7 +3,9 @@
 // (InferenceNetwork): batch norms folded into weights and biases, node sums accumulated by the convolutions.
 #pragma once
 
+#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "autograd/module.h"
@@ -21,6 +23,12 @@ struct NetworkConfig {
     return image == 224;
   }  // three stride-2 stem convolutions, first cell after a reduction
 };
+
+// The stem of every form of the network: 3x3 convolutions with batch norm (one, or three of stride 2), each
+// recorded by convolution(name, x, channels, stride). Returns the two inputs of the first cell.
+using StemConvolution = std::function<Var(const std::string& name, Var x, int channels, int stride)>;
+std::pair<Var, Var> record_stem(Tape& tape, const NetworkConfig& config, Var images,
+                                const StemConvolution& convolution);
 
 class Network {
  public:

@@ -1,8 +1,5 @@
 // supernet.h -- the network that holds every architecture at once: each edge is the weighted sum of all eight
-// ops. DARTS (Liu et al. 2019) and PC-DARTS (Xu et al. 2020: the ops see the first C/k channels, the rest
-// bypasses them, and edges have weights of their own). What depends only on a state is computed once per
-// state: the two pools with their batch norms, and the bypass. The channel shuffle of PC-DARTS commutes with
-// the sum over edges: once per node.
+// ops (cell.h), in the forms of DARTS and PC-DARTS. All cells of a kind share one alpha (and beta).
 #pragma once
 
 #include <memory>

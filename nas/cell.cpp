@@ -1,0 +1,200 @@
+#include "nas/cell.h"
+
+#include <map>
+
+namespace lanas {
+namespace {
+
+// ReLUConvBN 1x1, or FactorizedReduce where the input has twice the side; materialised, since many ops read
+// it.
+Var preprocess(Builder& b, const std::string& name, Var x, int channels, bool reduce, bool affine) {
+  const Normalised y = reduce ? factorized_reduce(b, name, x, channels, affine)
+                              : conv_unit(b, {"", name + ".conv", name + ".bn"}, {x, {}}, {channels}, affine);
+  return normalise(b.tape, y.x, y.norm);
+}
+
+std::vector<Var> preprocess_both(Builder& b, const std::string& prefix, const CellPlace& place, Var input0,
+                                 Var input1, bool affine) {
+  const Var state0 =
+      preprocess(b, prefix + "preprocess0", input0, place.channels, place.after_reduction, affine);
+  return {state0, preprocess(b, prefix + "preprocess1", input1, place.channels, false, affine)};
+}
+
+// The ops with weights: separable and dilated convolutions, and the skip connection of stride 2.
+Normalised weighted_op(Builder& b, const std::string& name, OpKind op, Var x, int stride, bool affine) {
+  const int c = b.tape.shape(x).c;
+  const int kernel = op == OpKind::sep_conv_5x5 || op == OpKind::dil_conv_5x5 ? 5 : 3;
+  switch (op) {
+    case OpKind::skip_connect:
+      return factorized_reduce(b, name, x, c, affine);
+    case OpKind::sep_conv_3x3:
+    case OpKind::sep_conv_5x5: {
+      const Normalised half = conv_unit(b, {name + ".depthwise1", name + ".pointwise1", name + ".bn1"},
+                                        {x, {}}, {c, kernel, stride}, affine);
+      return conv_unit(b, {name + ".depthwise2", name + ".pointwise2", name + ".bn2"}, half, {c, kernel},
+                       affine);
+    }
+    case OpKind::dil_conv_3x3:
+    case OpKind::dil_conv_5x5:
+      return conv_unit(b, {name + ".depthwise", name + ".pointwise", name + ".bn"}, {x, {}},
+                       {c, kernel, stride, 2}, affine);
+    default:
+      throw Error(join("cell ", name, ": ", op_name(op), " has no weights"));
+  }
+}
+
+// The value of `key`, made the first time it is asked for.
+template <class Map, class Make>
+typename Map::mapped_type once(Map& map, typename Map::key_type key, Make make) {
+  if (auto found = map.find(key); found != map.end()) return found->second;
+  return map.emplace(key, make()).first->second;
+}
+
+class SupernetCell {
+ public:
+  SupernetCell(Builder& b, const std::string& prefix, const CellPlace& place, int partial,
+               const Mixing& mixing)
+      : b_(b), tape_(b.tape), prefix_(prefix), place_(place), partial_(partial), mixing_(mixing) {}
+
+  void add_node(int node, const std::vector<Var>& states, Var out) {
+    const int first = first_edge(node), edges = inputs_of(node), c = place_.channels;
+    const Var weights = tape_.slice(mixing_.ops, first * kOps, (first + edges) * kOps);
+    std::vector<MixedTerm> terms;
+    for (int input = 0; input < edges; ++input) add_edge(first + input, input, states[input], terms);
+    if (partial_ == 1) {
+      mixed_sum(tape_, terms, weights, out);
+      return;
+    }
+    const Var joined = tape_.activation(tape_.shape(out));
+    mixed_sum(tape_, terms, weights, tape_.slice(joined, 0, c / partial_));
+    const Var rest = tape_.slice(joined, c / partial_, c);
+    if (mixing_.edges) {
+      std::vector<MixedTerm> bypasses;
+      for (int input = 0; input < edges; ++input)
+        bypasses.push_back({{bypass(input, states[input]), {}}, input});
+      mixed_sum(tape_, bypasses, tape_.slice(mixing_.edges, first, first + edges), rest);
+    } else {
+      std::vector<Var> bypasses;
+      for (int input = 0; input < edges; ++input) bypasses.push_back(bypass(input, states[input]));
+      sum(tape_, bypasses, rest);
+    }
+    channel_shuffle(tape_, joined, partial_, out);
+  }
+
+ private:
+  // The channels of a state that the ops see, packed.
+  Var seen(int input, Var state) {
+    return once(seen_, input, [&] {
+      return partial_ == 1 ? state : copy(tape_, tape_.slice(state, 0, place_.channels / partial_));
+    });
+  }
+
+  Var bypass(int input, Var state) {
+    return once(bypass_, input, [&] {
+      const Var rest = tape_.slice(state, place_.channels / partial_, place_.channels);
+      return edge_stride(place_, input) == 2 ? max_pool(tape_, rest, 2, 2, 0) : rest;
+    });
+  }
+
+  Normalised pool(OpKind op, int input, Var x) {
+    return once(pools_, std::pair{op, input}, [&]() -> Normalised {
+      const auto make = op == OpKind::max_pool_3x3 ? max_pool : avg_pool;
+      const Var y = make(tape_, x, 3, edge_stride(place_, input), 1, {});
+      const std::string name = join(prefix_, "states.", input, ".", op_name(op), ".bn");
+      return {y, batch_statistics(tape_, y, b_.running(name, tape_.shape(y).c))};
+    });
+  }
+
+  void add_edge(int edge, int input, Var state, std::vector<MixedTerm>& terms) {
+    const Var x = seen(input, state);
+    for (int kind = 1; kind < kOps; ++kind)  // none adds zero: its weight only takes from the others
+      terms.push_back({apply(OpKind(kind), edge, input, x), input * kOps + kind});
+  }
+
+  Normalised apply(OpKind op, int edge, int input, Var x) {
+    if (op == OpKind::max_pool_3x3 || op == OpKind::avg_pool_3x3) return pool(op, input, x);
+    const int stride = edge_stride(place_, input);
+    if (op == OpKind::skip_connect && stride == 1) return {x, {}};
+    return weighted_op(b_, join(prefix_, "edges.", edge, ".", op_name(op)), op, x, stride, false);
+  }
+
+  Builder& b_;
+  Tape& tape_;
+  std::string prefix_;
+  CellPlace place_;
+  int partial_;
+  Mixing mixing_;
+  std::map<int, Var> seen_, bypass_;
+  std::map<std::pair<OpKind, int>, Normalised> pools_;
+};
+
+// One edge of a derived cell: its op and drop-path, which spares the identity.
+Var derived_path(Builder& b, const std::string& name, OpKind op, Var x, int stride,
+                 std::vector<Var>* drop_masks) {
+  if (op == OpKind::skip_connect && stride == 1) return x;
+  Var y;
+  if (op == OpKind::max_pool_3x3) {
+    y = max_pool(b.tape, x, 3, stride, 1);
+  } else if (op == OpKind::avg_pool_3x3) {
+    y = avg_pool(b.tape, x, 3, stride, 1);
+  } else {
+    const Normalised unit = weighted_op(b, name, op, x, stride, true);
+    y = normalise(b.tape, unit.x, unit.norm);
+  }
+  if (!drop_masks) return y;
+  drop_masks->push_back(b.tape.input({b.tape.shape(x).n, 1, 1, 1}));
+  return drop_path(b.tape, y, drop_masks->back());
+}
+
+}  // namespace
+
+Var cell_nodes(Tape& tape, const CellPlace& place, std::vector<Var> states,
+               const std::function<void(int node, const std::vector<Var>& states, Var out)>& add_node) {
+  const int c = place.channels, step = place.reduction ? 2 : 1;
+  const Shape s = tape.shape(states[0]);
+  const Var output = tape.activation({s.n, s.h / step, s.w / step, kNodes * c});
+  for (int node = 0; node < kNodes; ++node) {
+    const Var out = tape.slice(output, node * c, (node + 1) * c);
+    add_node(node, states, out);
+    states.push_back(out);
+  }
+  return output;
+}
+
+Mixing mixing_weights(Tape& tape, Var alpha, Var beta) {
+  Mixing mixing;
+  mixing.ops = softmax(tape, alpha, std::vector<int>(kEdges, kOps));
+  if (!beta) return mixing;
+  mixing.edges = softmax(tape, beta, {2, 3, 4, 5});
+  mixing.ops = scale_segments(tape, mixing.ops, mixing.edges, std::vector<int>(kEdges, kOps));
+  return mixing;
+}
+
+Var supernet_cell(Builder& b, const std::string& name, const CellPlace& place, int partial,
+                  const Mixing& mixing, Var input0, Var input1) {
+  CHECK(place.channels % partial == 0, "supernet: ", place.channels,
+        " channels are not divisible by partial ", partial);
+  const std::string prefix = name_prefix(name);
+  SupernetCell cell(b, prefix, place, partial, mixing);
+  return cell_nodes(
+      b.tape, place, preprocess_both(b, prefix, place, input0, input1, false),
+      [&](int node, const std::vector<Var>& states, Var out) { cell.add_node(node, states, out); });
+}
+
+Var derived_cell(Builder& b, const std::string& name, const CellGenotype& genotype, const CellPlace& place,
+                 Var input0, Var input1, std::vector<Var>* drop_masks) {
+  const std::string prefix = name_prefix(name);
+  return cell_nodes(
+      b.tape, place, preprocess_both(b, prefix, place, input0, input1, true),
+      [&](int node, const std::vector<Var>& states, Var out) {
+        std::vector<Var> paths;
+        for (int j = 2 * node; j < 2 * node + 2; ++j) {
+          const CellEdge& edge = genotype[j];
+          paths.push_back(derived_path(b, join(prefix, "edges.", j), edge.op, states[edge.input],
+                                       edge_stride(place, edge.input), drop_masks));
+        }
+        sum(b.tape, paths, out);
+      });
+}
+
+}  // namespace lanas
