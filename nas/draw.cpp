@@ -1,16 +1,9 @@
-// draw.cpp -- genotype pictures. dot is started without a shell; its input and output are unnamed temporary
-// files, so that no path or text needs quoting and no pipe can block.
+// draw.cpp -- genotype pictures; Graphviz's dot is used as a filter where it is installed.
 #include "nas/draw.h"
 
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <fstream>
-#include <memory>
+
+#include "nas/child_process.h"
 
 namespace lanas {
 namespace {
@@ -80,27 +73,6 @@ std::string text_cell(const CellGenotype& cell, const char* name) {
   return text + "  output\n    concat of nodes 2, 3, 4, 5\n";
 }
 
-struct CloseFile {
-  void operator()(FILE* file) const { std::fclose(file); }
-};
-using TemporaryFile = std::unique_ptr<FILE, CloseFile>;
-
-TemporaryFile temporary_file() {
-  TemporaryFile file(std::tmpfile());
-  CHECK(file, "write_svg: no temporary file could be opened (", std::strerror(errno), ")");
-  return file;
-}
-
-std::string read_all(FILE* file) {
-  std::string text;
-  char buffer[4096];
-  std::rewind(file);
-  for (size_t got; (got = std::fread(buffer, 1, sizeof buffer, file)) > 0;) text.append(buffer, got);
-  return text;
-}
-
-std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
-
 }  // namespace
 
 std::string draw_dot(const Genotype& genotype, const std::string& title) {
@@ -118,33 +90,10 @@ std::string draw_text(const Genotype& genotype) {
 }
 
 bool write_svg(const std::string& path, const std::string& dot) {
-  const TemporaryFile in = temporary_file(), out = temporary_file(), err = temporary_file();
-  CHECK(std::fwrite(dot.data(), 1, dot.size(), in.get()) == dot.size() && std::fflush(in.get()) == 0,
-        "write_svg: the temporary file cannot be written (", std::strerror(errno), ")");
-  std::rewind(in.get());
-
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, fileno(in.get()), STDIN_FILENO);
-  posix_spawn_file_actions_adddup2(&actions, fileno(out.get()), STDOUT_FILENO);
-  posix_spawn_file_actions_adddup2(&actions, fileno(err.get()), STDERR_FILENO);
-  char program[] = "dot", format[] = "-Tsvg";
-  char* arguments[] = {program, format, nullptr};
-  pid_t child = 0;
-  const int failed = posix_spawnp(&child, program, &actions, nullptr, arguments, environ);
-  posix_spawn_file_actions_destroy(&actions);
-  if (failed == ENOENT) return false;
-  CHECK(failed == 0, "write_svg: dot cannot be started (", std::strerror(failed), ")");
-
-  int status = 0;
-  while (waitpid(child, &status, 0) < 0)
-    CHECK(errno == EINTR, "write_svg: dot was lost (", std::strerror(errno), ")");
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
-    return false;  // how a C library may report a missing program
-  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0,
-        "write_svg: dot failed: ", first_line(read_all(err.get())));
+  const std::optional<std::string> svg = run_filter({"dot", "-Tsvg"}, dot);
+  if (!svg) return false;
   std::ofstream file(path, std::ios::binary);
-  file << read_all(out.get());
+  file << *svg;
   file.close();
   CHECK(file.good(), path, ": cannot be written, expected a place for an SVG picture");
   return true;

@@ -81,7 +81,7 @@ TEST_F(SvgTest, WritesAPictureWhereGraphvizIsInstalled) {
     write_svg(path_, "digraph {");
     FAIL();
   } catch (const Error& error) {
-    EXPECT_EQ(std::string(error.what()).find("write_svg: dot failed: "), 0u) << error.what();
+    EXPECT_EQ(std::string(error.what()).find("dot failed: "), 0u) << error.what();
     EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos);
   }
 }
