@@ -1,5 +1,6 @@
 // ops_convolution.cpp -- convolutions on the tape; see ops.h.
 #include "autograd/ops.h"
+#include "autograd/recording.h"
 #include "kernels/ops/batch_norm.h"
 #include "kernels/ops/depthwise_conv.h"
 #include "kernels/ops/separable_conv.h"
@@ -7,8 +8,6 @@
 
 namespace lanas {
 namespace {
-
-constexpr float kEps = 1e-5f;
 
 Shape conv_shape(const char* op, Shape x, Shape w, int cout, ConvGeometry g) {
   const Shape y{x.n, conv_output_size(x.h, w.h, g.stride, g.padding, g.dilation),
@@ -68,12 +67,14 @@ void separable_forward(Run& run, const SeparableInputs& at, const Separable& uni
   const Tensor y = run.out(0);
   float *mean = run.out(1).data, *inv_std = run.out(2).data;
   separable_conv_forward(run.stream, op, y, run.in(0), run.training ? mean : nullptr,
-                         run.training ? inv_std : nullptr, kEps, run.scratch());
+                         run.training ? inv_std : nullptr, kBatchNormEps, run.scratch());
   float *running_mean = run.in(at.running_mean).data, *running_var = run.in(at.running_var).data;
   if (!run.training)
-    batch_norm_statistics_from_running(run.stream, mean, inv_std, running_mean, running_var, y.c, kEps);
+    batch_norm_statistics_from_running(run.stream, mean, inv_std, running_mean, running_var, y.c,
+                                       kBatchNormEps);
   else if (run.update_statistics)
-    batch_norm_update_running(run.stream, running_mean, running_var, mean, inv_std, y.c, y.pixels(), kEps);
+    batch_norm_update_running(run.stream, running_mean, running_var, mean, inv_std, y.c, y.pixels(),
+                              kBatchNormEps);
 }
 
 void separable_backward(Run& run, const SeparableInputs& at, const Separable& unit) {
@@ -187,8 +188,7 @@ Var separable_conv_inference(Tape& tape, Var x, Separable unit, Var bias, Var ou
   CHECK(op.pointwise.c == xs.c, "separable_conv_inference: weights of ", op.pointwise.c,
         " channels do not fit x ", xs);
   CHECK(out || !accumulate, "separable_conv_inference: nothing to accumulate into");
-  if (!out) out = tape.activation(ys);
-  CHECK(tape.shape(out) == ys, "separable_conv_inference: output ", tape.shape(out), " does not match ", ys);
+  out = output_or_new(tape, "separable_conv_inference", out, ys);
   SeparableInputs at;
   at.add(x);
   at.depthwise = at.add(unit.depthwise);

@@ -1,5 +1,6 @@
 // ops_elementwise.cpp -- elementwise ops and row ops on the tape; see ops.h.
 #include "autograd/ops.h"
+#include "autograd/recording.h"
 #include "kernels/ops/add_bias.h"
 #include "kernels/ops/architecture_code.h"
 #include "kernels/ops/cross_entropy.h"
@@ -12,12 +13,6 @@
 
 namespace lanas {
 namespace {
-
-Var output_or_new(Tape& tape, const char* op, Var out, Shape shape) {
-  if (!out) return tape.activation(shape);
-  CHECK(tape.shape(out) == shape, op, ": output ", tape.shape(out), " does not match ", shape);
-  return out;
-}
 
 const int* as_labels(Tensor t) { return reinterpret_cast<const int*>(t.data); }
 

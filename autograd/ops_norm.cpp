@@ -1,5 +1,6 @@
 // ops_norm.cpp -- batch norm, the mixed sum, channel shuffle and pooling on the tape; see ops.h.
 #include "autograd/ops.h"
+#include "autograd/recording.h"
 #include "kernels/ops/batch_norm.h"
 #include "kernels/ops/channel_shuffle.h"
 #include "kernels/ops/elementwise.h"
@@ -10,14 +11,6 @@
 
 namespace lanas {
 namespace {
-
-constexpr float kEps = 1e-5f;
-
-Var output_or_new(Tape& tape, const char* op, Var out, Shape shape) {
-  if (!out) return tape.activation(shape);
-  CHECK(tape.shape(out) == shape, op, ": output ", tape.shape(out), " does not match ", shape);
-  return out;
-}
 
 using PoolForward = void (*)(Stream&, Tensor y, Tensor x, int kernel, int stride, int padding);
 
@@ -54,11 +47,11 @@ Norm batch_statistics(Tape& tape, Var x, RunningMoments running) {
                      const int c = run.in(0).c;
                      if (!run.training)
                        return batch_norm_statistics_from_running(run.stream, mean, inv_std, running_mean,
-                                                                 running_var, c, kEps);
-                     batch_norm_statistics(run.stream, mean, inv_std, run.in(0), kEps);
+                                                                 running_var, c, kBatchNormEps);
+                     batch_norm_statistics(run.stream, mean, inv_std, run.in(0), kBatchNormEps);
                      if (run.update_statistics)
                        batch_norm_update_running(run.stream, running_mean, running_var, mean, inv_std, c,
-                                                 run.in(0).pixels(), kEps);
+                                                 run.in(0).pixels(), kBatchNormEps);
                    },
                .backward = {}});
   return norm;
