@@ -29,10 +29,10 @@ class Workspace {
 };
 
 struct PlanOptions {
-  std::vector<Var> outputs;                   // values that can be read after forward()
-  Var loss;                                   // scalar whose gradient is taken; none: forward only
-  std::vector<const ParameterStore*> wanted;  // gradients go to their slabs
-  std::vector<Var> wanted_inputs;             // gradients can be read after backward()
+  std::vector<Var> outputs = {};                   // values that can be read after forward()
+  Var loss = {};                                   // scalar whose gradient is taken; none: forward only
+  std::vector<const ParameterStore*> wanted = {};  // gradients go to their slabs
+  std::vector<Var> wanted_inputs = {};             // gradients can be read after backward()
   bool training = false;
 };
 
