@@ -56,7 +56,9 @@ void ParameterStore::allocate(uint64_t seed) {
   upload(device_, values_.data(), start.data(), start.size() * sizeof(float));
 }
 
-std::vector<float> ParameterStore::read(int index) const {
+std::vector<float> ParameterStore::read(const std::string& name) const {
+  const int index = find(name);
+  if (index < 0) return {};
   std::vector<float> copy(size_t(entries_[size_t(index)].shape.size()));
   download(device_, copy.data(), value(index).data, copy.size() * sizeof(float));
   return copy;

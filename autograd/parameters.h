@@ -45,7 +45,8 @@ class ParameterStore {
   int find(const std::string& name) const;  // -1: absent
   const std::vector<Entry>& entries() const { return entries_; }
   Tensor value(int index) const { return {values_.floats() + entries_[index].offset, entries_[index].shape}; }
-  std::vector<float> read(int index) const;  // a copy on the host; waits for the device
+  // A copy on the host, empty if there is no such parameter; waits for the device.
+  std::vector<float> read(const std::string& name) const;
   Tensor grad(int index) const { return {grads_.floats() + entries_[index].offset, entries_[index].shape}; }
 
   int64_t slab_floats() const { return floats_; }  // with the padding (zeros) between entries

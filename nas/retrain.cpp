@@ -36,6 +36,8 @@ class Retrain {
         genotype_(genotype),
         data_name_(data.name),
         best_path_(best),
+        weights_(stream.device()),
+        buffers_(stream.device()),
         net_(config.network, genotype, weights_, buffers_),
         loader_(stream, data, false),
         reader_(stream, "retrain"),

@@ -21,8 +21,7 @@ enum : uint64_t { kWeights = 0, kSplit = 1, kWeightBatches = 2, kAlphaBatches = 
 double mean_entropy(const ParameterStore& architecture) {
   double total = 0;
   for (const char* name : {"alpha_normal", "alpha_reduce"}) {
-    const float* alpha = architecture.value(architecture.find(name)).data;
-    const LogStrengths log_p = log_strengths(alpha, nullptr);
+    const LogStrengths log_p = log_strengths(architecture.read(name).data(), nullptr);
     for (const auto& row : log_p)
       for (double lp : row) total -= std::exp(lp) * lp;
   }
@@ -36,6 +35,9 @@ class Search {
       : stream_(stream),
         config_(config),
         regressor_(regressor),
+        weights_(stream.device()),
+        buffers_(stream.device()),
+        architecture_(stream.device()),
         net_(config.supernet, weights_, buffers_, architecture_),
         loader_(stream, data, false),
         reader_(stream, "search"),
@@ -135,13 +137,14 @@ class Search {
   }
 
   Genotype derived() const {
-    auto values = [&](const char* name) -> const float* {
-      const int index = architecture_.find(name);
-      return index < 0 ? nullptr : architecture_.value(index).data;
-    };
     if (config_.max_skips >= kPairs) return derive_genotype(architecture_);
-    return derive_with_skip_cap(values("alpha_normal"), values("alpha_reduce"), values("beta_normal"),
-                                values("beta_reduce"), config_.max_skips);
+    const auto alpha_normal = architecture_.read("alpha_normal"),
+               alpha_reduce = architecture_.read("alpha_reduce"),
+               beta_normal = architecture_.read("beta_normal"),
+               beta_reduce = architecture_.read("beta_reduce");
+    return derive_with_skip_cap(alpha_normal.data(), alpha_reduce.data(),
+                                beta_normal.empty() ? nullptr : beta_normal.data(),
+                                beta_reduce.empty() ? nullptr : beta_reduce.data(), config_.max_skips);
   }
 
   SearchEpoch summarise() {

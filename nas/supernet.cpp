@@ -14,12 +14,12 @@ void add_architecture(ParameterStore& architecture, bool edge_weights) {
 }
 
 Genotype derive_genotype(const ParameterStore& architecture) {
-  auto values = [&](const char* name) -> const float* {
-    const int index = architecture.find(name);
-    return index < 0 ? nullptr : architecture.value(index).data;
-  };
-  return derive_genotype(values("alpha_normal"), values("alpha_reduce"), values("beta_normal"),
-                         values("beta_reduce"));
+  const auto alpha_normal = architecture.read("alpha_normal"),
+             alpha_reduce = architecture.read("alpha_reduce"), beta_normal = architecture.read("beta_normal"),
+             beta_reduce = architecture.read("beta_reduce");
+  return derive_genotype(alpha_normal.data(), alpha_reduce.data(),
+                         beta_normal.empty() ? nullptr : beta_normal.data(),
+                         beta_reduce.empty() ? nullptr : beta_reduce.data());
 }
 
 Supernet::Supernet(const SupernetConfig& config, ParameterStore& weights, ParameterStore& buffers,
