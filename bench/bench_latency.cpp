@@ -1,0 +1,45 @@
+// bench_latency.cpp -- the command line: sample (measure many architectures), fit (a predictor, and how good
+// it is), network (one network's latency as a distribution), predict, step (a training step), kernels (what
+// a network's time is made of). Exit codes: 0 done, 2 wrong input or a failure told in one line, 130 stopped
+// by a signal.
+#include <cstdio>
+
+#include "bench/common.h"
+#include "nas/interrupt.h"
+
+namespace lanas::bench {
+namespace {
+
+int run(int argc, char** argv) {
+  CLI::App app{"LaNAS: measures, explains and predicts latency."};
+  app.require_subcommand(1);
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+  add_sample(app);
+  add_fit(app);
+  add_network_command(app);
+  add_predict(app);
+  add_step(app);
+  add_kernels(app);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace lanas::bench
+
+int main(int argc, char** argv) {
+  lanas::catch_stop_signals();
+  try {
+    return lanas::bench::run(argc, argv);
+  } catch (const lanas::Interrupted& e) {
+    std::fprintf(stderr, "%s\n", e.what());
+    return 130;
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "bench_latency: %s\n", e.what());
+    return 2;
+  }
+}

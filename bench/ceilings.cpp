@@ -1,0 +1,89 @@
+#include "bench/ceilings.h"
+
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "kernels/core/parallel.h"
+#include "kernels/core/tensor.h"
+#include "kernels/core/timing.h"
+#include "kernels/ops/elementwise.h"
+
+namespace lanas::bench {
+namespace {
+
+constexpr int kRepeats = 9;
+
+template <class Body>
+double median_ms(const Body& body) {
+  std::vector<double> times;
+  body();
+  for (int i = 0; i < kRepeats; ++i) {
+    const double start = now_ms();
+    body();
+    times.push_back(now_ms() - start);
+  }
+  return quantile(times, 0.5);
+}
+
+double copy_rate(Stream& stream) {
+  const size_t bytes = CacheFlusher::kBytes;
+  const Memory from(Device::cpu, bytes), to(Device::cpu, bytes);
+  const int parts = stream.threads();
+  const double ms = median_ms([&] {
+    parallel_for(parts, [&](int64_t i) {
+      const size_t begin = bytes * size_t(i) / size_t(parts), end = bytes * size_t(i + 1) / size_t(parts);
+      std::memcpy(static_cast<char*>(to.data()) + begin, static_cast<char*>(from.data()) + begin,
+                  end - begin);
+    });
+  });
+  return 2e-6 * double(bytes) / ms;
+}
+
+typedef float Float4 __attribute__((vector_size(16)));
+typedef float Float8 __attribute__((vector_size(32)));
+typedef float Float16 __attribute__((vector_size(64)));
+
+// Ten chains that do not depend on each other hide the latency of a multiply-add.
+template <class Vector>
+double fma_rate(Stream& stream) {
+  constexpr int kChains = 10, kSteps = 200'000, kWidth = sizeof(Vector) / sizeof(float);
+  std::vector<float> results(size_t(stream.threads()) * 16);  // a cache line each
+  const double ms = median_ms([&] {
+    parallel_for(stream.threads(), [&](int64_t thread) {
+      const Vector a = Vector{} + 0.999f, b = Vector{} + float(thread + 1);
+      Vector s0 = b, s1 = b + 1, s2 = b + 2, s3 = b + 3, s4 = b + 4;  // all different: none can be left out
+      Vector s5 = b + 5, s6 = b + 6, s7 = b + 7, s8 = b + 8, s9 = b + 9;
+      for (int i = 0; i < kSteps; ++i) {
+        s0 = s0 * a + b, s1 = s1 * a + b, s2 = s2 * a + b, s3 = s3 * a + b, s4 = s4 * a + b;
+        s5 = s5 * a + b, s6 = s6 * a + b, s7 = s7 * a + b, s8 = s8 * a + b, s9 = s9 * a + b;
+      }
+      const Vector sum = s0 + s1 + s2 + s3 + s4 + s5 + s6 + s7 + s8 + s9;
+      results[size_t(thread) * 16] = sum[0];
+    });
+  });
+  return 2e-6 * kChains * kSteps * kWidth * stream.threads() / ms;
+}
+
+}  // namespace
+
+Ceilings measure_ceilings(Stream& stream) {
+  if (stream.device() != Device::cpu) {
+    const double unknown = std::numeric_limits<double>::quiet_NaN();
+    return {unknown, unknown};
+  }
+  stream.activate();
+  const CpuIsa isa = cpu_isa();
+  const double fma = isa == CpuIsa::avx512 ? fma_rate<Float16>(stream)
+                     : isa == CpuIsa::avx2 ? fma_rate<Float8>(stream)
+                                           : fma_rate<Float4>(stream);
+  return {copy_rate(stream), fma};
+}
+
+void CacheFlusher::flush() {
+  const int rows = 1024;
+  fill(stream_, Tensor(memory_.floats(), {rows, 1, 1, int(kBytes / sizeof(float) / rows)}), 1.f);
+  stream_.synchronize();
+}
+
+}  // namespace lanas::bench

@@ -1,0 +1,53 @@
+#include "bench/op_cost.h"
+
+#include "kernels/core/check.h"
+
+namespace lanas::bench {
+namespace {
+
+double bytes_of(const Tape& tape, Var v) { return double(tape.shape(v).size()) * sizeof(float); }
+
+std::string text(Shape s) { return join(s.n, 'x', s.h, 'x', s.w, 'x', s.c); }
+
+}  // namespace
+
+OpCost op_cost(const Tape& tape, const Op& op, bool backward, const ParameterStore* wanted) {
+  using Role = Tape::Role;
+  OpCost cost;
+  const double forward_flops =
+      op.outputs.empty() ? 0 : 2 * double(op.macs) * tape.shape(op.outputs.front()).n;
+  if (!backward) {
+    cost.flops = forward_flops;
+    for (Var v : op.inputs) cost.bytes += bytes_of(tape, v);
+    for (Var v : op.outputs) cost.bytes += bytes_of(tape, v);
+    return cost;
+  }
+  bool weights = false, data = false;
+  for (Var v : op.saved) cost.bytes += bytes_of(tape, v);
+  for (Var v : op.inputs) {
+    const Tape::Value& value = tape.value(v);
+    const bool parameter = value.role == Role::parameter && value.store == wanted;
+    if (!parameter && value.role != Role::activation) continue;
+    (parameter ? weights : data) = true;
+    cost.bytes += bytes_of(tape, v);
+  }
+  for (Var v : op.outputs)
+    if (tape.value(v).role == Role::activation) cost.bytes += bytes_of(tape, v);
+  cost.flops = forward_flops * (int(weights) + int(data));
+  return cost;
+}
+
+std::string op_shape(const Tape& tape, const Op& op) {
+  std::string shape;
+  if (!op.inputs.empty()) shape = text(tape.shape(op.inputs.front()));
+  if (!op.outputs.empty()) {
+    const std::string out = text(tape.shape(op.outputs.front()));
+    if (out != shape) shape += ">" + out;
+  }
+  for (Var v : op.inputs)
+    if (tape.value(v).role == Tape::Role::parameter && tape.shape(v).h > 1)
+      return join(shape, " k", tape.shape(v).h);
+  return shape;
+}
+
+}  // namespace lanas::bench

@@ -1,0 +1,25 @@
+// op_cost.h -- the work of one op of a plan, from the shapes on its tape.
+// FLOPs = 2 MACs forward; backward as many again for the input's gradient and for the weights', where each is
+// wanted. Only convolutions and linear layers count. Bytes = the sizes of the tensors read and written, each
+// once: forward inputs and outputs; backward saved values, output gradients and written gradients. What an op
+// reads again, or keeps to itself, is not in it: a lower bound on traffic, where nothing was in a cache.
+#pragma once
+
+#include <string>
+
+#include "autograd/tape.h"
+
+namespace lanas::bench {
+
+struct OpCost {
+  double flops = 0, bytes = 0;
+};
+
+// wanted: whose gradients the backward pass writes; null: none.
+OpCost op_cost(const Tape& tape, const Op& op, bool backward, const ParameterStore* wanted);
+
+// "1x32x32x36>1x16x16x72 k3": first input, first output where it differs, side of a spatial kernel. Ops of
+// one name and shape do the same work, but for a dilation, which stands in no shape.
+std::string op_shape(const Tape& tape, const Op& op);
+
+}  // namespace lanas::bench

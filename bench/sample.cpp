@@ -1,0 +1,104 @@
+// sample.cpp -- `bench_latency sample`: measures architectures of the search space into a CSV
+// (nas/campaign.h) that can be continued, alone or as one shard of several processes or machines.
+#include <cstdio>
+
+#include "bench/common.h"
+#include "nas/campaign.h"
+#include "nas/progress.h"
+
+namespace lanas::bench {
+namespace {
+
+struct SampleCommand {
+  Common common;
+  CampaignConfig config;
+  std::string out, shard = "0/1";
+
+  CLI::App* add(CLI::App& app) {
+    config.latency.network = {.channels = 8, .layers = 5, .batch = 1};  // the demo's network
+    CLI::App* sub = app.add_subcommand("sample", "measure architectures of the search space into a CSV");
+    add_common(*sub, common, false);
+    add_network(*sub, config.latency.network);
+    sub->add_option("--count", config.count, "architectures of this shard")->capture_default_str();
+    sub->add_option("--shard", shard, "i/n: the architectures i, i + n, i + 2n, ...")->capture_default_str();
+    sub->add_option("--out", out, "the CSV; a file of the same settings is continued")->required();
+    sub->add_option("--stretch", config.stretch, "architectures between two measurements of the controls")
+        ->capture_default_str();
+    sub->add_option("--tolerance", config.tolerance,
+                    "drift of the controls above which a stretch is measured again")
+        ->capture_default_str();
+    sub->add_option("--max-redos", config.max_redos, "how often at most")->capture_default_str();
+    sub->add_option("--max-ms", config.latency.max_total_ms, "time for one architecture at most")
+        ->capture_default_str();
+    return sub;
+  }
+
+  void parse_shard() {
+    int used = 0;
+    const bool read = std::sscanf(shard.c_str(), "%d/%d%n", &config.shard, &config.shards, &used) == 2 &&
+                      size_t(used) == shard.size();
+    CHECK(read && config.shard >= 0 && config.shard < config.shards,
+          "--shard: expected i/n with 0 <= i < n, found '", shard, "'");
+  }
+
+  void run() {
+    const Stream stream = common.stream();
+    check_network(config.latency.network);
+    parse_shard();
+    check_range("--count", config.count, 1, 100'000'000);
+    check_range("--stretch", config.stretch, 1, 1'000'000);
+    check_range("--max-redos", config.max_redos, 0, 1000);
+    CHECK(config.tolerance > 0, "--tolerance: expected more than 0, found ", config.tolerance);
+    CHECK(config.latency.max_total_ms > 0, "--max-ms: expected more than 0, found ",
+          config.latency.max_total_ms);
+    config.seed = common.seed;
+    config.latency.device = stream.device();
+    config.latency.threads = stream.threads();
+    Progress progress("sample", 1, common.quiet);
+    config.progress = [&](const CampaignProgress& p) {
+      progress.set_total(p.total);
+      char note[64];
+      std::snprintf(note, sizeof note, "drift %.2f%%", 100 * p.drift);
+      progress.update(p.done, note);
+    };
+    const Campaign campaign = run_campaign(out, config);
+    progress.finish(join(campaign.rows.size(), " architectures"));
+    report(campaign, stream);
+  }
+
+  void report(const Campaign& c, const Stream& stream) {
+    std::vector<double> ms;
+    for (const MeasuredArchitecture& row : c.rows) ms.push_back(row.latency.median_ms);
+    const double low = quantile(ms, 0), middle = quantile(ms, 0.5), high = quantile(ms, 1);
+    const TextTable table{{"architectures", "min_ms", "median_ms", "max_ms", "per_second", "noise_%",
+                           "mean_drift_%", "max_drift_%", "stretches", "redone"},
+                          {{int64_t(c.rows.size()), Cell(low, 4), Cell(middle, 4), Cell(high, 4),
+                            Cell(c.rows_per_second, 2), Cell(100 * c.noise_mape, 2),
+                            Cell(100 * c.mean_drift, 2), Cell(100 * c.max_drift, 2), c.stretches, c.redone}}};
+    const Json json = {{"file", out},
+                       {"architectures", c.rows.size()},
+                       {"repeated", c.second_pass.size()},
+                       {"min_ms", low},
+                       {"median_ms", middle},
+                       {"max_ms", high},
+                       {"architectures_per_second", c.rows_per_second},
+                       {"noise_mape", number(c.noise_mape)},
+                       {"mean_drift", c.mean_drift},
+                       {"max_drift", c.max_drift},
+                       {"stretches", c.stretches},
+                       {"stretches_redone", c.redone},
+                       {"control_ms", c.control_ms},
+                       {"shard", config.shard},
+                       {"shards", config.shards},
+                       {"seed", config.seed},
+                       {"setting", setting_text(c.setting)},
+                       {"machine", machine_json(stream)}};
+    output(common, json, table);
+  }
+};
+
+}  // namespace
+
+void add_sample(CLI::App& app) { add_command<SampleCommand>(app); }
+
+}  // namespace lanas::bench
