@@ -35,6 +35,8 @@ Latency fake(const Genotype& genotype, double factor = 1) {
   return {ms, ms * 0.9, ms * 1.2, 10, 12345};
 }
 
+constexpr int kReference = kControls * kReferenceRounds;  // rows of stretch 0
+
 class CampaignTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -123,7 +125,7 @@ TEST_F(CampaignTest, TheControlsDiffer) {
 TEST_F(CampaignTest, ResumesAtAnyByte) {
   config_.count = 9;
   config_.second_count = 2;
-  drift_between(head() + 18, head() + 25, 1.1);  // a stretch is redone on the way
+  drift_between(head() + kReference + 9, head() + kReference + 16, 1.1);  // a stretch is redone on the way
   const Campaign whole = run_campaign(path_, config_);
   EXPECT_EQ(whole.redone, 1);
   const std::string full = read_file(path_);
@@ -200,8 +202,8 @@ TEST_F(CampaignTest, ShardsAreDisjoint) {
 TEST_F(CampaignTest, NoiseIsThatOfThePairs) {
   int calls = 0;
   config_.measure = [&](const Genotype& genotype) {
-    // 9 reference controls, then 23 + 8 samples, and 3 controls after every 5 of them
-    const int at = calls++ - 9, stretch = at / 8, row = stretch * 5 + at % 8;
+    // The reference controls, then 23 + 8 samples, and 3 controls after every 5 of them
+    const int at = calls++ - kReference, stretch = at / 8, row = stretch * 5 + at % 8;
     return fake(genotype, at >= 0 && at % 8 < 5 && row >= 23 && row < 31 ? (row % 2 ? 1.04 : 0.98) : 1);
   };
   const Campaign campaign = run_campaign(path_, config_);
@@ -215,8 +217,8 @@ TEST_F(CampaignTest, NoiseIsThatOfThePairs) {
 }
 
 TEST_F(CampaignTest, ADriftedStretchIsMeasuredAgain) {
-  // Stretch 2, rows 5 to 9: lines head() + 9 + 8 .. + 8 more.
-  drift_between(head() + 17, head() + 25, 1.1);
+  // Stretch 2, rows 5 to 9: lines head() + kReference + 8 .. + 8 more.
+  drift_between(head() + kReference + 8, head() + kReference + 16, 1.1);
   const Campaign campaign = run_campaign(path_, config_);
   EXPECT_EQ(campaign.redone, 1);
   EXPECT_EQ(campaign.stretches, 7);
@@ -224,11 +226,11 @@ TEST_F(CampaignTest, ADriftedStretchIsMeasuredAgain) {
   ASSERT_EQ(campaign.rows.size(), 23u);
   for (const MeasuredArchitecture& row : campaign.rows)
     EXPECT_EQ(row.latency.median_ms, true_ms(genotype_from_key(row.key)));
-  EXPECT_EQ(lines(read_file(path_)), head() + 9 + 7 * 3 + 31 + 8);
+  EXPECT_EQ(lines(read_file(path_)), head() + kReference + 7 * 3 + 31 + 8);
 }
 
 TEST_F(CampaignTest, ASmallDriftIsAccepted) {
-  drift_between(head() + 17, head() + 25, 1.015);
+  drift_between(head() + kReference + 8, head() + kReference + 16, 1.015);
   const Campaign campaign = run_campaign(path_, config_);
   EXPECT_EQ(campaign.redone, 0);
   EXPECT_NEAR(campaign.max_drift, 0.015, 1e-9);
@@ -236,7 +238,7 @@ TEST_F(CampaignTest, ASmallDriftIsAccepted) {
 }
 
 TEST_F(CampaignTest, ALastingDriftEndsInTheRecord) {
-  drift_between(head() + 17, 1 << 30, 0.9);
+  drift_between(head() + kReference + 8, 1 << 30, 0.9);
   config_.max_redo_share = 0.5;  // of 31 / 5 = 6.2 stretches: 3 redos
   const Campaign campaign = run_campaign(path_, config_);
   EXPECT_EQ(campaign.rows.size(), 23u);
@@ -248,7 +250,7 @@ TEST_F(CampaignTest, ALastingDriftEndsInTheRecord) {
 
 TEST_F(CampaignTest, TheSteadiestAttemptCounts) {
   config_.measure = [&](const Genotype& genotype) {  // attempts of stretch 1 at 1.2, 1.05 and 1.3
-    const int64_t at = lines(read_file(path_)) - head() - 9;
+    const int64_t at = lines(read_file(path_)) - head() - kReference;
     return fake(genotype, at < 0 || at >= 24 ? 1 : at < 8 ? 1.2 : at < 16 ? 1.05 : 1.3);
   };
   const Campaign campaign = run_campaign(path_, config_);
@@ -288,7 +290,7 @@ TEST_F(CampaignTest, WrongRowsAreRefusedWithTheirLine) {
     text.push_back(full.substr(at, end - at));
     at = end;
   }
-  const size_t row = size_t(head()) + 9 + 8;  // the first of stretch 2
+  const size_t row = size_t(head()) + kReference + 8;  // the first of stretch 2
   auto broken = [&](const std::function<void(std::vector<std::string>&)>& change) {
     std::vector<std::string> changed = text;
     change(changed);
@@ -321,7 +323,7 @@ TEST_F(CampaignTest, WrongRowsAreRefusedWithTheirLine) {
   EXPECT_TRUE(
       broken([&](auto& t) { t.back().pop_back(); }).ends_with("the last line is cut (it has no line break)"));
   EXPECT_TRUE(broken([&](auto& t) {
-                t.resize(size_t(head()) + 12);
+                t.resize(size_t(head()) + kReference + 3);
               }).ends_with("holds no complete stretch of measured architectures"));
   EXPECT_NE(broken([&](auto& t) { t.clear(); }).find("the file is empty"), std::string::npos);
 }

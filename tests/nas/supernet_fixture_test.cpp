@@ -91,7 +91,7 @@ TEST_P(SupernetFixture, ThreeBilevelStepsMatch) {
 INSTANTIATE_TEST_SUITE_P(All, SupernetFixture,
                          testing::Values(Case{"supernet_darts", {4, 3, 10, 8, 4, 1, false}, 0.025f, 3e-4f},
                                          Case{"supernet_pc_darts", {8, 3, 10, 8, 4, 4, true}, 0.1f, 6e-4f}),
-                         [](const auto& info) { return std::string(info.param.fixture); });
+                         [](const auto& test) { return std::string(test.param.fixture); });
 
 }  // namespace
 }  // namespace lanas::test
