@@ -256,13 +256,62 @@ struct KernelsCommand {
               const Ceilings& ceilings, const Json& what) const;
 };
 
-// Rates of one op from its time in place.
-struct Rates {
-  double each_ms, gb_s, gflop_s;
-  Rates(const Row& row)
-      : each_ms(row.total_ms / row.count),
-        gb_s(row.cost.bytes > 0 ? 1e-6 * row.cost.bytes / each_ms : kUnknown),
-        gflop_s(row.cost.flops > 0 ? 1e-6 * row.cost.flops / each_ms : kUnknown) {}
+// A row with what follows from it.
+struct Derived {
+  const Row& row;
+  double end_to_end, each_ms, gb_s, gflop_s, of_copy, of_fma;
+  Derived(const Row& r, double end_to_end_ms, const Ceilings& ceilings)
+      : row(r),
+        end_to_end(end_to_end_ms),
+        each_ms(r.total_ms / r.count),
+        gb_s(r.cost.bytes > 0 ? 1e-6 * r.cost.bytes / each_ms : kUnknown),
+        gflop_s(r.cost.flops > 0 ? 1e-6 * r.cost.flops / each_ms : kUnknown),
+        of_copy(gb_s / ceilings.copy_gb_s),
+        of_fma(gflop_s / ceilings.fma_gflop_s) {}
+
+  std::vector<Cell> cells() const {
+    return {row.name,
+            row.pass,
+            row.shape,
+            row.count,
+            Cell(row.total_ms, 4),
+            Cell(100 * row.total_ms / end_to_end, 1),
+            Cell(each_ms, 4),
+            Cell(quantile(row.in_place_ms, 0.1), 4),
+            Cell(quantile(row.in_place_ms, 0.9), 4),
+            Cell(quantile_or_unknown(row.hot_ms, 0.5), 4),
+            Cell(quantile_or_unknown(row.cold_ms, 0.5), 4),
+            Cell(row.cost.flops / 1e6, 3),
+            Cell(row.cost.bytes / 1e6, 3),
+            Cell(gb_s, 1),
+            Cell(gflop_s, 1),
+            Cell(100 * of_copy, 0),
+            Cell(100 * of_fma, 0)};
+  }
+
+  Json json() const {
+    Json json = {{"op", row.name},
+                 {"pass", row.pass},
+                 {"shape", row.shape},
+                 {"count", row.count},
+                 {"total_ms", row.total_ms},
+                 {"share", row.total_ms / end_to_end},
+                 {"each_ms", each_ms},
+                 {"flops", row.cost.flops},
+                 {"bytes", row.cost.bytes},
+                 {"gb_s", number(gb_s)},
+                 {"gflop_s", number(gflop_s)},
+                 {"of_copy", number(of_copy)},
+                 {"of_fma", number(of_fma)},
+                 {"p10_ms", quantile(row.in_place_ms, 0.1)},
+                 {"p90_ms", quantile(row.in_place_ms, 0.9)}};
+    for (const auto& [name, times] : {std::pair{"hot", &row.hot_ms}, {"cold", &row.cold_ms}}) {
+      json[join(name, "_ms")] = number(quantile_or_unknown(*times, 0.5));
+      json[join(name, "_p10_ms")] = number(quantile_or_unknown(*times, 0.1));
+      json[join(name, "_p90_ms")] = number(quantile_or_unknown(*times, 0.9));
+    }
+    return json;
+  }
 };
 
 void KernelsCommand::report(const Stream& stream, const Work& work, const std::vector<double>& whole,
@@ -274,37 +323,10 @@ void KernelsCommand::report(const Stream& stream, const Work& work, const std::v
   Json rows = Json::array();
   double sum = 0;
   for (const Row& row : group(work.items)) {
-    const Rates rates(row);
-    const double p10 = quantile(row.in_place_ms, 0.1), p90 = quantile(row.in_place_ms, 0.9),
-                 hot = quantile_or_unknown(row.hot_ms, 0.5), cold = quantile_or_unknown(row.cold_ms, 0.5);
+    const Derived derived(row, end_to_end, ceilings);
     sum += row.total_ms;
-    table.rows.push_back({row.name, row.pass, row.shape, row.count, Cell(row.total_ms, 4),
-                          Cell(100 * row.total_ms / end_to_end, 1), Cell(rates.each_ms, 4), Cell(p10, 4),
-                          Cell(p90, 4), Cell(hot, 4), Cell(cold, 4), Cell(row.cost.flops / 1e6, 3),
-                          Cell(row.cost.bytes / 1e6, 3), Cell(rates.gb_s, 1), Cell(rates.gflop_s, 1),
-                          Cell(100 * rates.gb_s / ceilings.copy_gb_s, 0),
-                          Cell(100 * rates.gflop_s / ceilings.fma_gflop_s, 0)});
-    rows.push_back({{"op", row.name},
-                    {"pass", row.pass},
-                    {"shape", row.shape},
-                    {"count", row.count},
-                    {"total_ms", row.total_ms},
-                    {"share", row.total_ms / end_to_end},
-                    {"each_ms", rates.each_ms},
-                    {"p10_ms", p10},
-                    {"p90_ms", p90},
-                    {"hot_ms", number(hot)},
-                    {"hot_p10_ms", number(quantile_or_unknown(row.hot_ms, 0.1))},
-                    {"hot_p90_ms", number(quantile_or_unknown(row.hot_ms, 0.9))},
-                    {"cold_ms", number(cold)},
-                    {"cold_p10_ms", number(quantile_or_unknown(row.cold_ms, 0.1))},
-                    {"cold_p90_ms", number(quantile_or_unknown(row.cold_ms, 0.9))},
-                    {"flops", row.cost.flops},
-                    {"bytes", row.cost.bytes},
-                    {"gb_s", number(rates.gb_s)},
-                    {"gflop_s", number(rates.gflop_s)},
-                    {"of_copy", number(rates.gb_s / ceilings.copy_gb_s)},
-                    {"of_fma", number(rates.gflop_s / ceilings.fma_gflop_s)}});
+    table.rows.push_back(derived.cells());
+    rows.push_back(derived.json());
   }
   auto total_row = [&](const char* name, double ms) {
     std::vector<Cell> cells = {name, "", "", "", Cell(ms, 4), Cell(100 * ms / end_to_end, 1)};
