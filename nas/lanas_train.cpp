@@ -3,9 +3,10 @@
 // checkpoint.
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <fstream>
 #include <iostream>
 
+#include "nas/check_settings.h"
+#include "nas/command_line.h"
 #include "nas/draw.h"
 #include "nas/machine.h"
 #include "nas/pipeline.h"
@@ -20,7 +21,7 @@ using Json = nlohmann::json;
 
 // Options every subcommand has.
 struct Common {
-  std::string device = "auto", json;
+  std::string device = "auto", json, config;
   int threads = 0;
   uint64_t seed = 0;
   bool quiet = false;
@@ -32,7 +33,8 @@ void add_common(CLI::App& app, Common& common) {
   app.add_option("--seed", common.seed, "the same seed gives the same bits")->capture_default_str();
   app.add_option("--json", common.json, "write the result as JSON to FILE, or - for standard output");
   app.add_flag("--quiet", common.quiet, "no progress lines");
-  app.set_config("--config", "", "read options from a TOML file");
+  app.add_option("--config", common.config,
+                 "read options from a TOML file: key = value; words given here win");
 }
 
 void emit(const std::string& where, const Json& json) {
@@ -43,25 +45,21 @@ void emit(const std::string& where, const Json& json) {
     replace_file(where, json.dump(2) + "\n");
 }
 
-// The value of an option before CLI11 runs, or "".
-std::string early_value(const std::vector<std::string>& arguments, const std::string& option) {
-  std::string value;
-  for (size_t i = 0; i < arguments.size(); ++i) {
-    if (arguments[i] == option && i + 1 < arguments.size()) value = arguments[i + 1];
-    if (arguments[i].starts_with(option + "=")) value = arguments[i].substr(option.size() + 1);
-  }
-  return value;
+void make_folder(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  CHECK(!error, path, ": cannot be made: ", error.message());
 }
 
-// `run --resume FOLDER` is the command the run was started with, plus what is given now (which counts where
-// both say something), in that folder.
-std::vector<std::string> with_resumed(std::vector<std::string> arguments) {
-  const std::string folder = early_value(arguments, "--resume");
-  if (folder.empty() || arguments.empty() || arguments[0] != "run") return arguments;
-  std::vector<std::string> all = read_run_arguments(folder);
-  all.insert(all.end(), arguments.begin() + 1, arguments.end());
-  all.insert(all.end(), {"--out", folder});
-  return all;
+void add_checkpoint_seconds(CLI::App& app, RunConfig& c) {
+  app.add_option_function<double>(
+         "--checkpoint-seconds",
+         [&c](double seconds) {
+           CHECK(seconds >= 0, "--checkpoint-seconds: expected 0 or more, found ", seconds);
+           c.search.checkpoint_seconds = c.retrain.checkpoint_seconds = seconds;
+         },
+         "seconds between two saves within an epoch")
+      ->default_str(join(c.search.checkpoint_seconds));
 }
 
 void add_search_options(CLI::App& app, RunConfig& c, std::string& mode) {
@@ -136,12 +134,21 @@ struct RunCommand {
     sub->add_option("--latency-threads", config.campaign.latency.threads,
                     "threads of the measured forward pass")
         ->capture_default_str();
+    sub->add_option("--latency-redos", config.campaign.max_redos,
+                    "times a stretch of the table is measured again while the controls are off")
+        ->capture_default_str();
+    sub->add_option("--final-rounds", config.final_rounds, "rounds of measuring the networks at the end")
+        ->capture_default_str();
+    sub->add_option("--final-tries", config.final_tries, "tries of each while the controls are off")
+        ->capture_default_str();
+    add_checkpoint_seconds(*sub, config);
     add_search_options(*sub, config, mode);
     add_network_options(*sub, config);
     return sub;
   }
 
   void run() {
+    check_json_target(common.json);
     config.device = parse_device(common.device);
     config.threads = common.threads;
     config.seed = common.seed;
@@ -174,11 +181,16 @@ struct SearchCommand {
     sub->add_option("--reference-ms", config.search.latency.reference_ms,
                     "latency that counts as 1 in the term")
         ->capture_default_str();
+    add_checkpoint_seconds(*sub, config);
     add_search_options(*sub, config, mode);
     return sub;
   }
 
   void run() {
+    check_json_target(common.json);
+    check_search_settings(config.search);
+    CHECK(lambda >= 0 && std::isfinite(lambda), "--lambda: expected a number >= 0, found ", lambda);
+    CHECK(lambda == 0 || !predictor.empty(), "--lambda ", lambda, ": expected --predictor, found none");
     Stream stream(parse_device(common.device), common.threads);
     config.search.seed = common.seed;
     config.search.latency.mode = parse_latency_mode(mode);
@@ -188,7 +200,8 @@ struct SearchCommand {
     const ImageData data = load_image_data(config.data_folder);
     config.search.supernet.image = data.side;
     config.search.supernet.classes = data.classes;
-    std::filesystem::create_directories(out);
+    check_search_images(config.search, data);
+    make_folder(out);
     Progress progress("search", 1, common.quiet);
     SearchHooks hooks;
     hooks.on_step = [&](int64_t step, int64_t steps, double loss) {
@@ -222,16 +235,20 @@ struct RetrainCommand {
         ->capture_default_str();
     sub->add_option("--out", out, "folder of the checkpoint and the network")->capture_default_str();
     sub->add_option("--genotype", genotype, "published name, file or text")->required();
+    add_checkpoint_seconds(*sub, config);
     add_network_options(*sub, config);
     return sub;
   }
 
   void run() {
+    check_json_target(common.json);
+    check_retrain_settings(config.retrain);
     Stream stream(parse_device(common.device), common.threads);
     config.retrain.seed = common.seed;
     const Genotype g = resolve_genotype(genotype);
     const ImageData data = load_image_data(config.data_folder);
-    std::filesystem::create_directories(out);
+    check_retrain_images(config.retrain, data);
+    make_folder(out);
     Progress progress("retrain", 1, common.quiet);
     RetrainHooks hooks;
     hooks.on_step = [&](int64_t step, int64_t steps, double loss) {
@@ -305,8 +322,14 @@ struct ShowCommand {
 
   void run() {
     CHECK(genotype.empty() != supernet.empty(), "show: expected --genotype or --supernet");
+    check_json_target(common.json);
     CHECK(network.classes > 0 && network.classes <= 1'000'000, "--classes: expected 1 to 1000000, found ",
           network.classes);
+    CHECK(network.channels > 0 && network.channels <= 4096, "--channels: expected 1 to 4096, found ",
+          network.channels);
+    CHECK(network.layers > 0 && network.layers <= 1000, "--layers: expected 1 to 1000, found ",
+          network.layers);
+    CHECK(partial > 0, "--partial: expected 1 or more, found ", partial);
     supernet.empty() ? show_genotype() : show_supernet();
   }
 
@@ -351,14 +374,22 @@ struct ShowCommand {
   }
 };
 
+std::string parse_complaint(const CLI::ParseError& error) {
+  const std::string what = error.what(), failed = "Could not convert: ";
+  if (what.starts_with(failed)) return what.substr(failed.size()) + ": expected a number";
+  if (error.get_exit_code() == int(CLI::ExitCodes::RequiredError) && what == "A subcommand is required")
+    return "expected run, search, retrain, evaluate or show first; lanas_train --help explains them";
+  return what + "; --help lists what is expected";
+}
+
 int run(int argc, char** argv) {
   CLI::App app{
       "LaNAS: finds the network cell that is most accurate for a latency you choose, and measures it."};
   app.require_subcommand(1);
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
-  std::vector<std::string> arguments = with_resumed({argv + 1, argv + argc});
+  std::vector<std::string> arguments = with_resumed(with_config_file({argv + 1, argv + argc}));
   const std::string preset_name =
-      early_value(arguments, "--preset");  // other options override the preset's values
+      option_value(arguments, "--preset");  // other options override the preset's values
   const RunConfig defaults = preset(preset_name.empty() ? "quick" : preset_name);
   RunCommand run{{}, defaults, arguments, {}, {}};
   SearchCommand search{{}, defaults, {}, {}, "runs/search", 0};
@@ -374,7 +405,8 @@ int run(int argc, char** argv) {
     std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
     app.parse(std::move(arguments));
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help
+    throw Error(parse_complaint(e));
   }
   return 0;
 }
@@ -389,6 +421,9 @@ int main(int argc, char** argv) {
   } catch (const lanas::Interrupted& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 130;
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "lanas_train: out of memory: a smaller batch or network needs less\n");
+    return 2;
   } catch (const std::exception& e) {
     std::fprintf(stderr, "lanas_train: %s\n", e.what());
     return 2;

@@ -7,6 +7,8 @@
 #include <optional>
 
 #include "kernels/core/timing.h"
+#include "nas/check_settings.h"
+#include "nas/interrupt.h"
 #include "nas/machine.h"
 #include "nas/progress.h"
 #include "nas/report_text.h"
@@ -38,13 +40,29 @@ class Pipeline {
   explicit Pipeline(const RunConfig& config) : config_(config), stream_(config.device, config.threads) {}
 
   RunReport run() {
-    open_folder();
-    log_.emplace(config_.folder);
-    if (const std::string done = file("results.json"); fs::exists(done)) {
+    check_folder();
+    if (const std::string done = file("results.json"); config_.resume && fs::exists(done)) {
       say("results", "already there: " + done);
-      return report_from_json(read_json(done));
+      return report_from_json(read_json(done), done);
     }
-    stage("images", [&] { load_images(); });
+    const double start_ms = now_ms();
+    load_images();
+    read_latency_table();
+    const double seconds = (now_ms() - start_ms) / 1000;
+    open_folder();
+    log_->stage("images", seconds);
+    say("images",
+        join(data_.name, ": ", data_.train_count(), " for training, ", data_.test_count(), " for the test"));
+    try {
+      run_stages();
+    } catch (const Interrupted&) {
+      throw Interrupted("stopped; go on with: lanas_train run --resume " + config_.folder);
+    }
+    return report_;
+  }
+
+ private:
+  void run_stages() {
     stage("latency table", [&] { measure_architectures(); });
     stage("predictor", [&] { fit_predictor(); });
     for (double lambda : config_.lambdas) search_one(lambda);
@@ -54,10 +72,8 @@ class Pipeline {
     stage("measure", [&] { measure_networks(); });
     stage("test", [&] { test_networks(); });
     finish();
-    return report_;
   }
 
- private:
   std::string file(const std::string& name) const { return config_.folder + "/" + name; }
 
   void say(const std::string& label, const std::string& text) {
@@ -72,22 +88,26 @@ class Pipeline {
     log_->stage(name, (now_ms() - start_ms) / 1000);
   }
 
-  // A run's folder belongs to one set of settings, written before anything else.
+  // A run's folder belongs to one set of settings. The run begins when they are written; a kill between the
+  // arguments and the settings leaves a run of which nothing is done.
+  void check_folder() const {
+    const std::string path = file("settings.json");
+    std::error_code ignored;
+    const bool begun = fs::exists(path, ignored);
+    CHECK(config_.resume ? begun || fs::exists(file("arguments.json"), ignored) : !begun, config_.folder,
+          config_.resume ? ": holds no run to resume"
+                         : ": holds a run already; go on with --resume or choose another --out");
+    if (begun) check_same_settings(read_json(path), to_json(config_), path);
+  }
+
   void open_folder() {
     std::error_code error;
     fs::create_directories(config_.folder, error);
     CHECK(!error, config_.folder, ": cannot be made: ", error.message());
     const Json settings = to_json(config_);
-    const std::string path = file("settings.json");
-    CHECK(config_.resume == fs::exists(path), config_.folder,
-          config_.resume ? ": holds no run to resume"
-                         : ": holds a run already; go on with --resume or choose another --out");
-    if (config_.resume) {
-      check_same_settings(read_json(path), settings, path);
-    } else {
-      replace_file(file("arguments.json"), Json(config_.arguments).dump() + "\n");
-      replace_file(path, settings.dump(2) + "\n");
-    }
+    if (!config_.resume) replace_file(file("arguments.json"), Json(config_.arguments).dump() + "\n");
+    if (!fs::exists(file("settings.json"))) replace_file(file("settings.json"), settings.dump(2) + "\n");
+    log_.emplace(config_.folder);
     report_.config = settings;
     report_.preset = config_.preset;
     report_.seed = config_.seed;
@@ -99,18 +119,22 @@ class Pipeline {
 
   void load_images() {
     data_ = load_image_data(config_.data_folder);
-    CHECK(data_.side == config_.retrain.network.image && data_.classes == config_.retrain.network.classes,
-          config_.data_folder, ": images of side ", data_.side, " in ", data_.classes, " classes, expected ",
-          config_.retrain.network.image, " and ", config_.retrain.network.classes);
+    check_search_images(config_.search, data_);
+    check_retrain_images(config_.retrain, data_);
     report_.data = data_.name;
-    say("images",
-        join(data_.name, ": ", data_.train_count(), " for training, ", data_.test_count(), " for the test"));
+  }
+
+  // A finished campaign given by --latency; it must be of this machine and this network.
+  void read_latency_table() {
+    if (config_.latency_table.empty()) return;
+    campaign_ = read_campaign(config_.latency_table);
+    const CsvNotes expected = latency_setting(config_.campaign.latency);
+    CHECK(campaign_.setting == expected, config_.latency_table, ": measured on ",
+          setting_text(campaign_.setting), ", expected ", setting_text(expected));
   }
 
   void measure_architectures() {
-    if (!config_.latency_table.empty()) {
-      campaign_ = read_campaign(config_.latency_table);
-    } else {
+    if (config_.latency_table.empty()) {
       Progress progress("latency table", config_.latency_samples, config_.quiet);
       CampaignConfig campaign = config_.campaign;
       campaign.progress = [&](const CampaignProgress& p) {
@@ -119,7 +143,6 @@ class Pipeline {
       campaign_ = run_campaign(file("latency.csv"), campaign);
       progress.finish(join(campaign_.rows.size(), " architectures"));
     }
-    check_same_setting();
     report_.latency_setting = campaign_.setting;
     report_.predictor.noise_mape = campaign_.noise_mape;
     report_.predictor.mean_drift = campaign_.mean_drift;
@@ -127,12 +150,6 @@ class Pipeline {
     say("latency table",
         join("noise ", percent(campaign_.noise_mape), ", drift of the controls ",
              percent(campaign_.mean_drift), " in the mean, ", percent(campaign_.max_drift), " at most"));
-  }
-
-  void check_same_setting() const {
-    const CsvNotes expected = latency_setting(config_.campaign.latency);
-    CHECK(campaign_.setting == expected, config_.latency_table, ": measured on ",
-          setting_text(campaign_.setting), ", expected ", setting_text(expected));
   }
 
   void fit_predictor() {
@@ -167,7 +184,8 @@ class Pipeline {
   void search_one(double lambda) {
     NetworkResult network;
     network.lambda = lambda;
-    const bool several = config_.lambdas.size() > 2;
+    const auto zeros = std::count(config_.lambdas.begin(), config_.lambdas.end(), 0.0);
+    const bool several = ssize(config_.lambdas) - zeros > 1;
     network.name = lambda == 0 ? "lambda0" : several ? join("latency", lambda) : "latency";
     SearchConfig search = config_.search;
     search.latency.lambda = lambda;
@@ -257,8 +275,8 @@ class Pipeline {
     std::vector<std::vector<double>> times(report_.networks.size());
     for (int round = 0; round < config_.final_rounds; ++round) {
       for (size_t i = 0; i < times.size(); ++i) {
-        const std::vector<double> more =
-            steady_times(meter, report_.networks[i].genotype, campaign_.control_ms);
+        const std::vector<double> more = steady_times(meter, report_.networks[i].genotype,
+                                                      campaign_.control_ms, 0.02, config_.final_tries);
         times[i].insert(times[i].end(), more.begin(), more.end());
       }
     }
@@ -281,8 +299,8 @@ class Pipeline {
     for (const auto& [name, seconds] : report_.stages) report_.seconds += seconds;
     report_.peak_bytes = peak_memory_bytes();
     report_.date = utc_time();
-    replace_file(file("results.json"), report_json(report_).dump(2) + "\n");
     write_report_html(file("report.html"), report_);
+    replace_file(file("results.json"), report_json(report_).dump(2) + "\n");  // last: it ends the run
     say("report", file("report.html"));
   }
 
@@ -310,9 +328,7 @@ RunReport run_pipeline(RunConfig config) {
   measured = config.retrain.network;
   measured.batch = batch;
   measured.auxiliary = false;
-  CHECK(!config.lambdas.empty(), "--lambdas: expected at least one number");
-  for (double lambda : config.lambdas)
-    CHECK(lambda >= 0 && std::isfinite(lambda), "--lambdas: expected numbers >= 0, found ", lambda);
+  check_run_settings(config);
   return Pipeline(config).run();
 }
 

@@ -31,6 +31,7 @@ struct RunConfig {
   SearchConfig search;
   RetrainConfig retrain;
   int final_rounds = 5;  // of measuring each network at the end, in turn
+  int final_tries = 40;  // of each, while the controls are off
   bool quiet = false;
   bool resume = false;                 // the folder must hold a run; else it must not
   std::vector<std::string> arguments;  // the command line, kept in the folder for resuming
@@ -42,6 +43,7 @@ RunConfig preset(const std::string& name);
 std::vector<std::string> preset_names();
 
 // Fills in what follows from other settings (seeds, image side, classes, the latency network), then runs.
+// Settings, images and a given latency table are checked before the folder is made.
 RunReport run_pipeline(RunConfig config);
 
 // The command line that the run in `folder` was started with; Error naming the folder if it holds no run.

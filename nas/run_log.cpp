@@ -11,7 +11,23 @@ namespace lanas {
 
 using Json = nlohmann::json;
 
+namespace {
+
+// A kill while a line was being written leaves a part of it, which must not become the start of the next.
+void drop_cut_line(const std::string& path) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return;
+  std::ifstream in(path, std::ios::binary);
+  const std::string text((std::istreambuf_iterator<char>(in)), {});
+  const size_t end = text.rfind('\n');
+  const size_t whole = end == text.npos ? 0 : end + 1;
+  if (whole < text.size()) std::filesystem::resize_file(path, whole, ignored);
+}
+
+}  // namespace
+
 RunLog::RunLog(const std::string& folder) : folder_(folder) {
+  drop_cut_line(folder_ + "/log.jsonl");
   const std::string path = folder_ + "/stages.json";
   if (!std::filesystem::exists(path)) return;
   std::ifstream in(path);

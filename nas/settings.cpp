@@ -1,5 +1,7 @@
 #include "nas/settings.h"
 
+#include <algorithm>
+
 #include "nas/trainer_state.h"
 
 namespace lanas {
@@ -108,14 +110,28 @@ RetrainEpoch retrain_epoch_from_json(const Json& j) {
           j.at("valid_loss"), j.at("valid_accuracy"), j.at("seconds")};
 }
 
+namespace {
+
+// Of a long text, the part around the first difference from another.
+std::string excerpt(const std::string& text, const std::string& other) {
+  constexpr size_t kLong = 80, kBefore = 20;
+  if (text.size() <= kLong) return text;
+  const auto differs = std::mismatch(text.begin(), text.end(), other.begin(), other.end()).first;
+  const size_t at = size_t(differs - text.begin()), first = at > kBefore ? at - kBefore : 0;
+  return (first > 0 ? "..." : "") + text.substr(first, kLong) + (first + kLong < text.size() ? "..." : "");
+}
+
+}  // namespace
+
 void check_same_settings(const Json& found, const Json& expected, const std::string& path) {
   const Json difference = Json::diff(expected, found);
   if (difference.empty()) return;
   const std::string where = difference[0].value("path", "");
   const Json::json_pointer pointer(where);
   auto text = [&](const Json& j) { return j.contains(pointer) ? j[pointer].dump() : std::string("nothing"); };
-  throw Error(join(path, ": belongs to other settings: ", where.empty() ? "/" : where, " is ", text(found),
-                   " there, expected ", text(expected)));
+  const std::string there = text(found), here = text(expected);
+  throw Error(join(path, ": belongs to other settings: ", where.empty() ? "/" : where, " is ",
+                   excerpt(there, here), " there, expected ", excerpt(here, there)));
 }
 
 TensorFile read_checkpoint(const std::string& path, const std::string& kind, const Json& settings) {

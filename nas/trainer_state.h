@@ -2,6 +2,7 @@
 // averages.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
@@ -79,7 +80,13 @@ class Checkpointer {
   void after_step(bool epoch_done, const std::function<TensorFile()>& save) {
     const bool stop = stop_requested();
     if (!path_.empty() && (stop || epoch_done || now_ms() - saved_ms_ > 1000 * seconds_)) {
-      write_tensors(path_, save());
+      const TensorFile file = save();
+      for (const auto& [name, entry] :
+           file.tensors)  // a state that cannot go on must not replace one that can
+        CHECK(std::all_of(entry.values.begin(), entry.values.end(), [](float x) { return std::isfinite(x); }),
+              path_, ": tensor '", name,
+              "' is not finite; the last checkpoint is kept; a lower learning rate may help");
+      write_tensors(path_, file);
       saved_ms_ = now_ms();
     }
     if (stop) throw Interrupted(path_.empty() ? "stopped" : "stopped; the state is kept in " + path_);

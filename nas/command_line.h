@@ -1,0 +1,22 @@
+// command_line.h -- what happens to the words of the command line before they are parsed: --config FILE.toml
+// and `run --resume FOLDER` stand for other words.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace lanas {
+
+// The value of an option, the last one where it is given several times, or "".
+std::string option_value(const std::vector<std::string>& arguments, const std::string& option);
+
+// `--config FILE`: each key of the TOML file, or of its section named as the command, becomes an option
+// before those given, which count where both say something. Error naming the file where it cannot be read, or
+// the line that is no "key = value".
+std::vector<std::string> with_config_file(std::vector<std::string> arguments);
+
+// `run --resume FOLDER` is the command the run was started with, plus what is given now (which counts where
+// both say something), in that folder.
+std::vector<std::string> with_resumed(std::vector<std::string> arguments);
+
+}  // namespace lanas
