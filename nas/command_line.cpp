@@ -1,9 +1,11 @@
 #include "nas/command_line.h"
 
 #include <fstream>
+#include <sstream>
 
 #include "kernels/core/check.h"
 #include "nas/pipeline.h"
+#include "predictor/csv.h"
 
 namespace lanas {
 namespace {
@@ -102,6 +104,17 @@ std::vector<std::string> with_resumed(std::vector<std::string> arguments) {
   all.insert(all.end(), arguments.begin() + 1, arguments.end());
   all.insert(all.end(), {"--out", folder});
   return all;
+}
+
+std::vector<double> parse_numbers(const std::string& option, const std::string& text) {
+  std::vector<double> numbers;
+  std::istringstream parts(text);
+  for (std::string part; std::getline(parts, part, ',');) {
+    numbers.emplace_back();
+    CHECK(parse_number(trimmed(part), numbers.back()), option,
+          ": expected numbers separated by commas, found '", part, "'");
+  }
+  return numbers;
 }
 
 }  // namespace lanas

@@ -19,4 +19,7 @@ std::vector<std::string> with_config_file(std::vector<std::string> arguments);
 // both say something), in that folder.
 std::vector<std::string> with_resumed(std::vector<std::string> arguments);
 
+// "0,0.1" as numbers; Error naming the option where a part is none.
+std::vector<double> parse_numbers(const std::string& option, const std::string& text);
+
 }  // namespace lanas

@@ -105,8 +105,7 @@ struct RunCommand {
   Common common;
   RunConfig config;
   std::vector<std::string> arguments;  // as given, kept in the run's folder for --resume
-  std::string mode;
-  std::string resume;
+  std::string mode, resume, lambdas;
 
   CLI::App* add(CLI::App& app) {
     mode = latency_mode_name(config.search.latency.mode);
@@ -120,8 +119,8 @@ struct RunCommand {
     sub->add_option("--out", config.folder, "folder of the run; default runs/DATE-PRESET-SEED");
     sub->add_option("--resume", resume,
                     "go on with the run in this folder, with the settings it was started with");
-    sub->add_option("--lambdas", config.lambdas, "weights of the latency term, one search each")
-        ->delimiter(',')
+    for (double lambda : config.lambdas) lambdas += join(lambdas.empty() ? "" : ",", lambda);
+    sub->add_option("--lambdas", lambdas, "weights of the latency term, one search each")
         ->capture_default_str();
     sub->add_option("--random", config.random_networks, "random genotypes retrained for comparison")
         ->capture_default_str();
@@ -149,6 +148,7 @@ struct RunCommand {
 
   void run() {
     check_json_target(common.json);
+    config.lambdas = parse_numbers("--lambdas", lambdas);
     config.device = parse_device(common.device);
     config.threads = common.threads;
     config.seed = common.seed;
@@ -391,7 +391,7 @@ int run(int argc, char** argv) {
   const std::string preset_name =
       option_value(arguments, "--preset");  // other options override the preset's values
   const RunConfig defaults = preset(preset_name.empty() ? "quick" : preset_name);
-  RunCommand run{{}, defaults, arguments, {}, {}};
+  RunCommand run{{}, defaults, arguments, {}, {}, {}};
   SearchCommand search{{}, defaults, {}, {}, "runs/search", 0};
   RetrainCommand retrain{{}, defaults, {}, "runs/retrain"};
   EvaluateCommand evaluate;
