@@ -204,10 +204,7 @@ struct SearchCommand {
     make_folder(out);
     Progress progress("search", 1, common.quiet);
     SearchHooks hooks;
-    hooks.on_step = [&](int64_t step, int64_t steps, double loss) {
-      progress.set_total(steps);
-      progress.update(step, join("loss ", loss));
-    };
+    hooks.on_step = show_steps(progress);
     const SearchResult result = search(stream, config.search, data, regressor ? &*regressor : nullptr,
                                        out + "/search.safetensors", hooks);
     progress.finish();
@@ -251,10 +248,7 @@ struct RetrainCommand {
     make_folder(out);
     Progress progress("retrain", 1, common.quiet);
     RetrainHooks hooks;
-    hooks.on_step = [&](int64_t step, int64_t steps, double loss) {
-      progress.set_total(steps);
-      progress.update(step, join("loss ", loss));
-    };
+    hooks.on_step = show_steps(progress);
     const RetrainResult result = retrain(stream, config.retrain, g, data, out + "/retrain.safetensors",
                                          out + "/network.safetensors", hooks);
     progress.finish();

@@ -193,12 +193,7 @@ class Pipeline {
     stage("search " + network.name, [&] {
       Progress progress("search " + network.name, 1, config_.quiet);
       SearchHooks hooks;
-      double last_loss = 0;
-      hooks.on_step = [&](int64_t step, int64_t steps, double loss) {
-        progress.set_total(steps);
-        progress.update(step,
-                        join("loss ", last_loss = 0.9 * (last_loss > 0 ? last_loss : loss) + 0.1 * loss));
-      };
+      hooks.on_step = show_steps(progress);
       hooks.on_epoch = [&](const SearchEpoch& e) {
         log_->event("search epoch", {{"network", network.name}, {"result", to_json(e)}});
         say("  epoch " + std::to_string(e.epoch + 1),
@@ -257,10 +252,7 @@ class Pipeline {
   void retrain_one(NetworkResult& network) {
     Progress progress("retrain " + network.name, 1, config_.quiet);
     RetrainHooks hooks;
-    hooks.on_step = [&](int64_t step, int64_t steps, double loss) {
-      progress.set_total(steps);
-      progress.update(step, join("loss ", loss));
-    };
+    hooks.on_step = show_steps(progress);
     const RetrainResult result =
         retrain(stream_, config_.retrain, network.genotype, data_,
                 file("retrain-" + network.name + ".safetensors"), file(network.name + ".safetensors"), hooks);

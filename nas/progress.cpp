@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "kernels/core/check.h"
 #include "kernels/core/timing.h"
 
 namespace lanas {
@@ -44,6 +45,13 @@ void Progress::finish(const std::string& note) {
   std::fprintf(stderr, "%s%-22s done in %s  %s%s\n", terminal_ ? "\r" : "", label_.c_str(),
                format_seconds((now_ms() - start_ms_) / 1000).c_str(), note.c_str(),
                terminal_ ? "\x1b[K" : "");
+}
+
+std::function<void(int64_t, int64_t, double)> show_steps(Progress& progress) {
+  return [&progress](int64_t step, int64_t steps, double loss) {
+    progress.set_total(steps);
+    progress.update(step, join("loss ", loss));
+  };
 }
 
 void Progress::show(int64_t done, const std::string& note) {

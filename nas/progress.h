@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 namespace lanas {
@@ -23,6 +24,9 @@ class Progress {
   bool quiet_, terminal_, finished_ = false;
   double start_ms_, shown_ms_ = -1e9;
 };
+
+// A hook for search and retraining: shows step, steps and loss on `progress`, which must outlive it.
+std::function<void(int64_t step, int64_t steps, double loss)> show_steps(Progress& progress);
 
 // "3:07" or "1:02:09".
 std::string format_seconds(double seconds);

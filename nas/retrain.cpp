@@ -63,22 +63,20 @@ class Retrain {
 
   RetrainResult run(const RetrainHooks& hooks) {
     if (saver_.exists()) load();
-    const int64_t steps = int64_t{config_.epochs} * steps_per_epoch();
-    while (state_.epoch < config_.epochs) {
-      const double start_ms = now_ms(), before = state_.epoch_seconds;
-      sgd_->set_lr(cosine_lr(config_.lr, config_.lr_min, state_.epoch, config_.epochs));
-      while (state_.step < steps_per_epoch()) {
-        const double loss = step();
-        ++state_.step;
-        state_.epoch_seconds = before + (now_ms() - start_ms) / 1000;
-        if (hooks.on_step) hooks.on_step(global_step(), steps, loss);
-        if (state_.step < steps_per_epoch()) saver_.after_step(false, [&] { return save(); });
-      }
-      finish_epoch(before + (now_ms() - start_ms) / 1000);
-      if (hooks.on_epoch) hooks.on_epoch(result_.history.back());
-      state_.begin_epoch();
-      saver_.after_step(true, [&] { return save(); });
-    }
+    run_training(
+        state_, saver_,
+        {.epochs = config_.epochs,
+         .steps_per_epoch = steps_per_epoch(),
+         .begin_epoch =
+             [&] { sgd_->set_lr(cosine_lr(config_.lr, config_.lr_min, state_.epoch, config_.epochs)); },
+         .step = [&] { return step(); },
+         .end_epoch =
+             [&](double start_ms) {
+               finish_epoch(start_ms);
+               if (hooks.on_epoch) hooks.on_epoch(result_.history.back());
+             },
+         .save = [&] { return save(); },
+         .on_step = hooks.on_step});
     return result_;
   }
 
@@ -122,12 +120,12 @@ class Retrain {
   }
 
   // Validates, and keeps the network if it is the best so far (the earlier epoch wins a tie).
-  void finish_epoch(double seconds) {
+  void finish_epoch(double start_ms) {
     const Accuracy valid =
         evaluate(stream_, {*valid_plan_, net_.tape, net_.images, net_.labels, net_.logits, net_.loss},
                  loader_, validation_);
-    result_.history.push_back(
-        {state_.epoch, state_.loss(), state_.accuracy(), valid.loss, valid.accuracy, seconds});
+    result_.history.push_back({state_.epoch, state_.loss(), state_.accuracy(), valid.loss, valid.accuracy,
+                               seconds_since(start_ms)});
     if (result_.history.size() > 1 && valid.accuracy <= result_.best_valid_accuracy) return;
     result_.best_epoch = state_.epoch;
     result_.best_valid_accuracy = valid.accuracy;

@@ -73,30 +73,22 @@ class Search {
 
   SearchResult run(const SearchHooks& hooks) {
     if (saver_.exists()) load();
-    const int64_t steps = int64_t{config_.epochs} * steps_per_epoch();
-    while (state_.epoch < config_.epochs) {
-      const double start_ms = now_ms();
-      const double before = state_.epoch_seconds;
-      sgd_->set_lr(cosine_lr(config_.lr, config_.lr_min, state_.epoch, config_.epochs));
-      while (state_.step < steps_per_epoch()) {
-        const double loss = step();
-        ++state_.step;
-        state_.epoch_seconds = before + (now_ms() - start_ms) / 1000;
-        if (hooks.on_step) hooks.on_step(global_step(), steps, loss);
-        if (state_.step < steps_per_epoch()) saver_.after_step(false, [&] { return save(); });
-      }
-      history_.push_back(summarise());
-      history_.back().seconds = before + (now_ms() - start_ms) / 1000;
-      if (hooks.on_epoch) hooks.on_epoch(history_.back());
-      state_.begin_epoch();
-      saver_.after_step(true, [&] { return save(); });
-    }
+    run_training(
+        state_, saver_,
+        {.epochs = config_.epochs,
+         .steps_per_epoch = steps_per_epoch(),
+         .begin_epoch =
+             [&] { sgd_->set_lr(cosine_lr(config_.lr, config_.lr_min, state_.epoch, config_.epochs)); },
+         .step = [&] { return step(); },
+         .end_epoch =
+             [&](double start_ms) {
+               history_.push_back(summarise());
+               history_.back().seconds = seconds_since(start_ms);
+               if (hooks.on_epoch) hooks.on_epoch(history_.back());
+             },
+         .save = [&] { return save(); },
+         .on_step = hooks.on_step});
     return {derived(), history_};
-  }
-
-  size_t bytes() const {
-    return std::max(alpha_plan_->bytes(), weight_plan_->bytes()) +
-           3 * size_t(weights_.slab_floats()) * sizeof(float);
   }
 
  private:

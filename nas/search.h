@@ -58,7 +58,4 @@ struct SearchHooks {
 SearchResult search(Stream& stream, const SearchConfig& config, const ImageData& data,
                     const Regressor* regressor, const std::string& checkpoint, const SearchHooks& hooks = {});
 
-// The planned memory of such a search in bytes: workspace, inputs, parameters and optimiser state.
-size_t search_bytes(const SearchConfig& config, Device device);
-
 }  // namespace lanas

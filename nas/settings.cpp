@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "nas/trainer_state.h"
-
 namespace lanas {
 
 using Json = nlohmann::json;
@@ -132,30 +130,6 @@ void check_same_settings(const Json& found, const Json& expected, const std::str
   const std::string there = text(found), here = text(expected);
   throw Error(join(path, ": belongs to other settings: ", where.empty() ? "/" : where, " is ",
                    excerpt(there, here), " there, expected ", excerpt(here, there)));
-}
-
-TensorFile read_checkpoint(const std::string& path, const std::string& kind, const Json& settings) {
-  TensorFile file = read_tensors(path);
-  auto text = [&](const char* key) {
-    auto found = file.metadata.find(key);
-    CHECK(found != file.metadata.end(), path, ": expected a ", kind, " checkpoint, found no '", key,
-          "' in its metadata");
-    return found->second;
-  };
-  CHECK(text("kind") == kind, path, ": expected a ", kind, " checkpoint, found kind '", text("kind"), "'");
-  text("state"), text("history");
-  const Json found = Json::parse(text("settings"), nullptr, false);
-  CHECK(found.is_object(), path, ": its settings are not a JSON object");
-  check_same_settings(found, settings, path);
-  return file;
-}
-
-void describe_checkpoint(TensorFile& file, const std::string& kind, const Json& settings,
-                         const TrainerState& state, const Json& history) {
-  file.metadata["kind"] = kind;
-  file.metadata["settings"] = settings.dump();
-  file.metadata["state"] = state.to_json().dump();
-  file.metadata["history"] = history.dump();
 }
 
 }  // namespace lanas

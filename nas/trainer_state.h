@@ -67,6 +67,8 @@ class StepReader {
   std::string who_;
 };
 
+inline double seconds_since(double start_ms) { return (now_ms() - start_ms) / 1000; }
+
 // Saves when the time has come, and stops when asked to.
 class Checkpointer {
  public:
@@ -96,6 +98,21 @@ class Checkpointer {
   std::string path_;
   double seconds_, saved_ms_;
 };
+
+// What differs between trainings: run_training calls these.
+struct Training {
+  int epochs, steps_per_epoch;
+  std::function<void()> begin_epoch;  // also after a resume in the middle of one
+  std::function<double()> step;       // returns the loss
+  std::function<void(double start_ms)>
+      end_epoch;                     // start_ms: when the epoch began, pauses between runs left out
+  std::function<TensorFile()> save;  // the whole state, for the checkpoint
+  std::function<void(int64_t step, int64_t steps, double loss)> on_step;  // may be empty
+};
+
+// Runs from `state` to the last epoch, saving on the way and stopping when asked to (then throws
+// Interrupted).
+void run_training(TrainerState& state, Checkpointer& saver, const Training& training);
 
 // Reads a checkpoint of this kind and these settings, or throws Error naming it.
 TensorFile read_checkpoint(const std::string& path, const std::string& kind, const nlohmann::json& settings);
