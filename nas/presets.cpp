@@ -1,13 +1,12 @@
 // presets.cpp -- named settings of a run. "darts" and "pc-darts" are the published ones (docs/method.md);
-// "quick" is the demo's, chosen by validation accuracy so that a run takes minutes on two cores.
+// "quick" is the demo's, chosen so that a run takes minutes on two cores; docs/method.md says how.
 #include "nas/pipeline.h"
 
 namespace lanas {
 namespace {
 
-// The demo. Budget on two cores: latency table 60 s, predictor 5 s, each of two searches 85 s, each of three
-// retrainings 90 s, measuring and testing 30 s. Chosen by validation accuracy and predicted latency with
-// seeds 10 to 12.
+// The demo. Budget on two cores: latency table 70 s, predictor 5 s, each of two searches 80 s, each of three
+// retrainings 100 s, measuring and testing 50 s (bench/results/cpu-epyc-9004/quick-seed0.json: 521 s in all).
 RunConfig quick() {
   RunConfig c;
   c.preset = "quick";
