@@ -24,14 +24,14 @@ std::vector<Item> work_list(const CampaignConfig& config) {
   auto index = [&](int64_t k) { return uint64_t(k) * uint64_t(config.shards) + uint64_t(config.shard); };
   std::vector<Item> items;
   for (int64_t k = 0; k < config.count; ++k) items.push_back({1, index(k)});
-  if (config.second_count == 0) return items;
+  if (config.second_count == 0 || config.metric != CostMetric::latency) return items;
   const int64_t step = std::clamp<int64_t>(config.count / config.second_count, 1, config.second_every);
   for (int64_t k = 0; k < config.count; k += step) items.push_back({2, index(k)});
   return items;
 }
 
 CsvNotes campaign_notes(const CampaignConfig& config) {
-  CsvNotes notes = latency_setting(config.latency);
+  CsvNotes notes = cost_setting(config.metric, config.latency);
   notes.insert(notes.begin(), {{"seed", std::to_string(config.seed)},
                                {"shard", std::to_string(config.shard)},
                                {"shards", std::to_string(config.shards)}});
@@ -56,11 +56,11 @@ class Runner {
   Runner(const std::string& path, const CampaignConfig& config)
       : path_(path),
         config_(config),
-        setting_(setting_text(latency_setting(config.latency))),
-        writer_(path, CampaignLog::columns(), campaign_notes(config)),
+        setting_(setting_text(cost_setting(config.metric, config.latency))),
+        writer_(path, CampaignLog::columns(config.metric), campaign_notes(config)),
         log_(read_table(path)),
         items_(work_list(config)) {
-    if (!config_.measure) meter_.emplace(config_.latency);
+    if (!config_.measure && config_.metric == CostMetric::latency) meter_.emplace(config_.latency);
   }
 
   void run() {
@@ -77,12 +77,21 @@ class Runner {
  private:
   Latency measure(const Genotype& genotype) {
     if (stop_requested()) throw Interrupted(join(path_, ": stopped; the same command goes on from here"));
-    return meter_ ? meter_->measure(genotype) : config_.measure(genotype);
+    if (meter_) return meter_->measure(genotype);
+    return config_.measure ? config_.measure(genotype) : counted(genotype);
+  }
+
+  Latency counted(const Genotype& genotype) const {
+    const NetworkConfig& network = config_.latency.network;
+    const double cost = count_cost(config_.metric, network, genotype);
+    const double mmac =
+        config_.metric == CostMetric::macs ? cost : count_cost(CostMetric::macs, network, genotype);
+    return {cost, cost, cost, 1, std::llround(1e6 * mmac)};
   }
 
   void append(int stretch, int attempt, int pass, uint64_t index, const Genotype& genotype) {
     const CampaignLog::Row row{stretch, attempt, pass, {index, genotype_key(genotype), measure(genotype)}};
-    writer_.append(CampaignLog::cells(row, setting_));
+    writer_.append(CampaignLog::cells(row, setting_, config_.metric));
     log_.add(row);
   }
 
@@ -202,7 +211,10 @@ void add_noise(Campaign& campaign) {
     total += std::abs(m1 - m2) / (std::sqrt(2.0) * (m1 + m2) / 2);
     ++pairs;
   }
-  campaign.noise_mape = pairs > 0 ? total / pairs : std::numeric_limits<double>::quiet_NaN();
+  if (campaign.metric != CostMetric::latency)
+    campaign.noise_mape = 0;
+  else
+    campaign.noise_mape = pairs > 0 ? total / pairs : std::numeric_limits<double>::quiet_NaN();
 }
 
 Dataset dataset(const Campaign& campaign, double (*target)(const Latency&)) {
@@ -256,6 +268,7 @@ Campaign read_campaign(const std::string& path) {
   Campaign campaign;
   campaign.control_ms = log.reference_ms(1);
   campaign.seed = std::stoull(table.note("seed"));
+  campaign.metric = CampaignLog::metric(table);
   for (const auto& note : table.notes())
     if (note.first != "seed" && note.first != "shard" && note.first != "shards")
       campaign.setting.push_back(note);

@@ -4,7 +4,7 @@
 // ratio to the reference is off by more than 2% is measured again as its next attempt, a few times at most. A
 // reader takes of every stretch the closed attempt with the smallest deviation, and nothing else. Some
 // architectures are measured a second time at the end: noise_mape = mean over them of |m1 - m2| / (sqrt(2)
-// (m1 + m2) / 2).
+// (m1 + m2) / 2). A counted cost (cost.h) goes through the same file, without noise and drift.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "nas/latency.h"
+#include "nas/cost.h"
 #include "nas/search_space.h"
 #include "predictor/dataset.h"
 
@@ -26,6 +26,7 @@ struct CampaignProgress {
 
 struct CampaignConfig {
   LatencyConfig latency;
+  CostMetric metric = CostMetric::latency;
   uint64_t seed = 0;
   int64_t count = 1000;  // architectures; a finished campaign can be continued with more
   int shard = 0,
@@ -37,22 +38,23 @@ struct CampaignConfig {
   int second_every = 10;         // one architecture in so many is measured twice,
   int64_t second_count = 50;     // but at least so many of them, or all
 
-  std::function<Latency(const Genotype&)> measure;  // empty: a LatencyMeter
+  std::function<Latency(const Genotype&)> measure;  // empty: a LatencyMeter, or count_cost
   std::function<void(const CampaignProgress&)> progress;
 };
 
 struct MeasuredArchitecture {
   uint64_t index = 0;  // in the sequence
   uint64_t key = 0;    // genotype_key
-  Latency latency;
+  Latency latency;     // of a counted cost: all three are the cost, in its unit
 };
 
 struct Campaign {
   uint64_t seed = 0;
-  CsvNotes setting;                               // latency_setting's
+  CostMetric metric = CostMetric::latency;
+  CsvNotes setting;                               // cost_setting's
   std::vector<MeasuredArchitecture> rows;         // first pass, by index
   std::vector<MeasuredArchitecture> second_pass;  // by index, each also among the rows
-  double noise_mape = 0;                          // a fraction; NaN without a second pass
+  double noise_mape = 0;                          // a fraction; NaN without a second pass, 0 if counted
   double mean_drift = 0, max_drift = 0;           // of the controls' ratio from 1, over the stretches taken
   int stretches = 0;                              // taken
   int redone = 0;                                 // of these, stretches measured more than once
@@ -73,7 +75,8 @@ Campaign read_campaign(const std::string& path);
 std::vector<double> steady_times(LatencyMeter& meter, const Genotype& genotype, double control_ms,
                                  double tolerance = 0.02, int tries = 40);
 
-// One row per architecture of the first pass: its 224-number code (search_space.h), its latency in ms.
+// One row per architecture of the first pass: its 224-number code (search_space.h), its latency in ms or
+// other cost in the metric's unit.
 Dataset latency_dataset(const Campaign& campaign);
 // The same with MACs as the target.
 Dataset macs_dataset(const Campaign& campaign);

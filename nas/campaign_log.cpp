@@ -25,6 +25,8 @@ int64_t bounded(const Table& table, int row, const char* column, int64_t low, in
   return value;
 }
 
+const char* cost_column(CostMetric metric) { return metric == CostMetric::macs ? "cost_mmac" : "cost_mib"; }
+
 }  // namespace
 
 std::array<Genotype, kControls> control_genotypes() {
@@ -36,13 +38,30 @@ std::array<Genotype, kControls> control_genotypes() {
   return {cheap, resolve_genotype("DARTS_V2"), expensive};
 }
 
-std::vector<std::string> CampaignLog::columns() {
+std::vector<std::string> CampaignLog::columns(CostMetric metric) {
+  if (metric != CostMetric::latency)
+    return {"stretch", "attempt", "kind", "pass", "index", "key", cost_column(metric), "macs", "setting"};
   return {"stretch",    "attempt", "kind",   "pass",    "index", "key",
           "latency_ms", "p10_ms",  "p90_ms", "repeats", "macs",  "setting"};
 }
 
-std::vector<std::string> CampaignLog::cells(const Row& row, const std::string& setting) {
+CostMetric CampaignLog::metric(const Table& table) {
+  const std::string name = table.note("metric");
+  return name.empty() ? CostMetric::latency : parse_metric(name);
+}
+
+std::vector<std::string> CampaignLog::cells(const Row& row, const std::string& setting, CostMetric metric) {
   const Latency& latency = row.measured.latency;
+  if (metric != CostMetric::latency)
+    return {std::to_string(row.stretch),
+            std::to_string(row.attempt),
+            row.pass == 0 ? "control" : "sample",
+            std::to_string(row.pass),
+            std::to_string(row.measured.index),
+            std::to_string(row.measured.key),
+            csv_number(latency.median_ms),
+            std::to_string(latency.macs),
+            setting};
   return {std::to_string(row.stretch),          std::to_string(row.attempt),
           row.pass == 0 ? "control" : "sample", std::to_string(row.pass),
           std::to_string(row.measured.index),   std::to_string(row.measured.key),
@@ -51,7 +70,7 @@ std::vector<std::string> CampaignLog::cells(const Row& row, const std::string& s
           std::to_string(latency.macs),         setting};
 }
 
-CampaignLog::CampaignLog(const Table& table) {
+CampaignLog::CampaignLog(const Table& table) : metric_(metric(table)) {
   const uint64_t seed = whole_note(table, "seed"), shard = whole_note(table, "shard"),
                  shards = whole_note(table, "shards");
   CHECK(shard < shards, table.path(), ": shard ", shard, " of ", shards);
@@ -90,11 +109,17 @@ CampaignLog::Row CampaignLog::read_row(const Table& table, int r) const {
   row.measured.index = uint64_t(bounded(table, r, "index", 0, sample ? kMany : kControls - 1));
   row.measured.key = uint64_t(bounded(table, r, "key", 0, kMany));
   Latency& latency = row.measured.latency;
+  latency.macs = bounded(table, r, "macs", 0, kMany);
+  if (metric_ != CostMetric::latency) {
+    latency.median_ms = table.positive(r, table.column(cost_column(metric_)));
+    latency.p10_ms = latency.p90_ms = latency.median_ms;
+    latency.repeats = 1;
+    return row;
+  }
   latency.median_ms = table.positive(r, table.column("latency_ms"));
   latency.p10_ms = table.positive(r, table.column("p10_ms"));
   latency.p90_ms = table.positive(r, table.column("p90_ms"));
   latency.repeats = int(bounded(table, r, "repeats", 1, 1 << 30));
-  latency.macs = bounded(table, r, "macs", 0, kMany);
   return row;
 }
 

@@ -1,6 +1,7 @@
 // campaign_log.h -- the rows of a campaign's file, as stretches and their attempts; see campaign.h.
 // Columns: stretch, attempt (0: first), kind (sample | control), pass (1 | 2; controls 0), index (in the
-// sequence; of a control 0 to 2), key, latency_ms (median), p10_ms, p90_ms, repeats, macs, setting.
+// sequence; of a control 0 to 2), key, latency_ms (median), p10_ms, p90_ms, repeats, macs, setting. A counted
+// cost has cost_mib or cost_mmac in place of the three times.
 #pragma once
 
 #include <array>
@@ -33,8 +34,11 @@ class CampaignLog {
     std::vector<Attempt> attempts;
   };
 
-  static std::vector<std::string> columns();
-  static std::vector<std::string> cells(const Row& row, const std::string& setting);
+  static std::vector<std::string> columns(CostMetric metric = CostMetric::latency);
+  static std::vector<std::string> cells(const Row& row, const std::string& setting,
+                                        CostMetric metric = CostMetric::latency);
+  // Of a file, by its notes.
+  static CostMetric metric(const Table& table);
 
   CampaignLog() = default;
   // Checks every row against the sequence that the notes state.
@@ -58,6 +62,7 @@ class CampaignLog {
  private:
   Row read_row(const Table& table, int row) const;
 
+  CostMetric metric_ = CostMetric::latency;
   std::vector<Stretch> stretches_;
   std::set<std::pair<int, uint64_t>> seen_;  // pass and index of the samples
 };
