@@ -98,6 +98,13 @@ LANAS_INLINE void copy_pixels(T* to, int64_t to_stride, const T* from, int64_t f
   for (int64_t p = 0; p < count; ++p)
     std::memcpy(to + p * to_stride, from + p * from_stride, sizeof(T) * size_t(kC > 0 ? kC : c));
 }
+// Whole steps of kStep channels, a constant that the compiler makes moves of instead of calls.
+template <int kStep, class T>
+LANAS_INLINE void copy_steps(T* to, int64_t to_stride, const T* from, int64_t from_stride, int64_t count,
+                             int c) {
+  for (int64_t p = 0; p < count; ++p, to += to_stride, from += from_stride)
+    for (int i = 0; i < c; i += kStep) std::memcpy(to + i, from + i, sizeof(T) * kStep);
+}
 }  // namespace detail
 
 // count pixels of c channels from one pixel stride to another.
@@ -117,21 +124,36 @@ LANAS_INLINE void copy_pixels(T* to, int64_t to_stride, const T* from, int64_t f
       return detail::copy_pixels<4>(to, to_stride, from, from_stride, count, c);
     case 8:
       return detail::copy_pixels<8>(to, to_stride, from, from_stride, count, c);
+    case 12:  // with 24 and 48: what partial channels leave of 16, 32 and 64
+      return detail::copy_pixels<12>(to, to_stride, from, from_stride, count, c);
     case 16:
       return detail::copy_pixels<16>(to, to_stride, from, from_stride, count, c);
+    case 24:
+      return detail::copy_pixels<24>(to, to_stride, from, from_stride, count, c);
     default:
+      if (c % 16 == 0) return detail::copy_steps<16>(to, to_stride, from, from_stride, count, c);
+      if (c % 4 == 0) return detail::copy_steps<4>(to, to_stride, from, from_stride, count, c);
       return detail::copy_pixels<0>(to, to_stride, from, from_stride, count, c);
   }
+}
+
+// Asks for `count` pixels of x from p on, without the lines between them that belong to other channels alone.
+template <bool kWrite, class T>
+LANAS_INLINE void prefetch_pixels(const View<T>& x, int64_t p, int64_t count) {
+  constexpr int64_t kLine = 64;
+  const bool apart = int64_t{x.stride - x.c} * int64_t{sizeof(T)} >= kLine;
+  const int64_t runs = apart ? count : 1, step = int64_t{x.stride} * int64_t{sizeof(T)};
+  const int64_t bytes = apart ? int64_t{x.c} * int64_t{sizeof(T)} : count * step;
+  const char* from = reinterpret_cast<const char*>(x.pixel(p));
+  for (int64_t r = 0; r < runs; ++r, from += step)
+    for (int64_t i = 0; i < bytes; i += kLine) __builtin_prefetch(from + i, kWrite ? 1 : 0, 2);
 }
 
 // Asks for the block after [p, p + count) into the L2 cache: where many tensors take turns block by block, or
 // several places of a block are read at once, the hardware's own prefetch does not follow.
 template <class T>
 LANAS_INLINE void prefetch_next(const View<T>& x, int64_t p, int count) {
-  if (p + 2 * count > x.pixels() || x.stride > 4 * x.c) return;
-  const char* next = reinterpret_cast<const char*>(x.pixel(p + count));
-  const int64_t bytes = int64_t{count} * x.stride * int64_t{sizeof(T)};
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(next + i, 0, 2);
+  if (p + 2 * count <= x.pixels()) prefetch_pixels<false>(x, p + count, count);
 }
 
 // Pixels [p, p + count) of x as one packed run: in place, or gathered into buffer.

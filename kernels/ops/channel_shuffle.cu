@@ -3,6 +3,7 @@
 
 #include "kernels/ops/blocks.h"
 #include "kernels/ops/channel_shuffle.h"
+#include "kernels/ops/channel_shuffle_cpu.h"
 
 namespace lanas {
 namespace host {
@@ -87,6 +88,8 @@ void check_shuffle(const char* op, Tensor y, Tensor x, int groups) {
 void channel_shuffle_forward(Stream& stream, Tensor y, Tensor x, int groups) {
   check_shuffle("channel_shuffle_forward", y, x, groups);
   stream.activate();
+  if (stream.device() == Device::cpu && cpu::channel_shuffle_in_quads(x.c, groups))
+    return cpu::channel_shuffle_forward(y, x, groups);
   if (stream.device() == Device::cpu) return host::channel_shuffle_forward<float>(y, x, groups);
   throw Error("channel_shuffle_forward: no cuda kernel in this build");
 }
@@ -94,6 +97,8 @@ void channel_shuffle_forward(Stream& stream, Tensor y, Tensor x, int groups) {
 void channel_shuffle_backward(Stream& stream, Tensor dx, Tensor dy, int groups, float beta) {
   check_shuffle("channel_shuffle_backward", dx, dy, groups);
   stream.activate();
+  if (stream.device() == Device::cpu && cpu::channel_shuffle_in_quads(dx.c, groups))
+    return cpu::channel_shuffle_backward(dx, dy, groups, beta);
   if (stream.device() == Device::cpu) return host::channel_shuffle_backward<float>(dx, dy, groups, beta);
   throw Error("channel_shuffle_backward: no cuda kernel in this build");
 }

@@ -55,9 +55,7 @@ struct Rows {
 template <bool kWrite, class T>
 LANAS_INLINE void prefetch_row(const View<T>& x, int64_t n, int iy) {
   if (iy + 2 >= x.h && n + 1 >= x.n) return;
-  const char* from = reinterpret_cast<const char*>(x.at(int(n), iy + 2, 0));
-  for (int64_t i = 0; i < int64_t{x.w} * x.stride * int64_t{sizeof(T)}; i += 64)
-    __builtin_prefetch(from + i, kWrite ? 1 : 0);
+  prefetch_pixels<kWrite>(x, (n * x.h + iy + 2) * x.w, x.w);
 }
 
 // Row iy of image n with `around` on both sides.

@@ -12,7 +12,8 @@ struct Case {
   int groups, gap;
 };
 const Case kCases[] = {{{1, 1, 1, 1}, 1, 0},  {{2, 3, 3, 16}, 4, 0}, {{1, 5, 3, 12}, 4, 3},
-                       {{2, 2, 2, 36}, 2, 4}, {{1, 3, 3, 9}, 3, 0},  {{1, 10, 10, 64}, 4, 0}};
+                       {{2, 2, 2, 36}, 2, 4}, {{1, 3, 3, 9}, 3, 0},  {{1, 10, 10, 64}, 4, 0},
+                       {{2, 3, 4, 8}, 2, 0},  {{1, 4, 4, 24}, 2, 8}};
 
 TEST(ChannelShuffle, PermutationGradientAndInverse) {
   for (const Case& k : kCases)
@@ -44,8 +45,13 @@ TEST(ChannelShuffle, PermutationGradientAndInverse) {
       const auto fx = x.as<float>();
       TestTensor<float> fy(k.shape), back(k.shape, stride);
       channel_shuffle_forward(stream, fy, fx, k.groups);
+      host::channel_shuffle_forward<double>(y, x, k.groups);  // again: gradcheck has moved x
+      EXPECT_TRUE(compare(fy, y, 1e-7));
       channel_shuffle_backward(stream, back, fy, k.groups, 0);
       EXPECT_TRUE(compare(back, fx, 0));
+      auto added = dx0.as<float>();
+      channel_shuffle_backward(stream, added, dy.as<float>(), k.groups, float(beta));
+      EXPECT_TRUE(compare(added, dx, 1e-6) && added.gaps_untouched());
     }
 }
 
