@@ -1,7 +1,7 @@
 // bench_latency.cpp -- the command line: sample (measure many architectures), fit (a predictor, and how good
-// it is), network (one network's latency as a distribution), predict, step (a training step), kernels (what
-// a network's time is made of). Exit codes: 0 done, 2 wrong input or a failure told in one line, 130 stopped
-// by a signal.
+// it is), transfer (a new device from few samples), network (one network's latency as a distribution),
+// predict, step (a training step), kernels (what a network's time is made of). Exit codes: 0 done, 2 wrong
+// input or a failure told in one line, 130 stopped by a signal.
 #include <cstdio>
 
 #include "bench/common.h"
@@ -19,6 +19,7 @@ int run(int argc, char** argv) {
   add_network_command(app);
   add_predict(app);
   add_step(app);
+  add_transfer(app);
   add_kernels(app);
   try {
     app.parse(argc, argv);

@@ -77,5 +77,6 @@ void add_network_command(CLI::App& app);
 void add_predict(CLI::App& app);
 void add_step(CLI::App& app);
 void add_kernels(CLI::App& app);
+void add_transfer(CLI::App& app);
 
 }  // namespace lanas::bench

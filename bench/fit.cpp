@@ -1,13 +1,13 @@
 // fit.cpp -- `bench_latency fit`: trains the regressor on a part of a campaign or of any table and says how
-// well it predicts the rest, beside ridge, the mlp alone, MACs alone and the noise of measuring.
+// well it predicts the rest, beside ridge, the mlp alone, a look-up table, MACs alone and the noise of
+// measuring.
 #include <algorithm>
-#include <map>
 #include <optional>
-#include <set>
-#include <utility>
 
 #include "bench/common.h"
-#include "nas/campaign.h"
+#include "bench/fit_source.h"
+#include "bench/lookup.h"
+#include "bench/plot.h"
 #include "nas/interrupt.h"
 #include "nas/progress.h"
 #include "predictor/fit_report.h"
@@ -16,58 +16,10 @@
 namespace lanas::bench {
 namespace {
 
-struct Source {
-  Dataset data;
-  std::vector<double> macs;  // per row; empty for a table
-  double noise_mape = 0;     // 0: not known
-  std::string setting;
-};
-
-// Several files are the shards of one campaign: of one setting, no architecture twice.
-Source read_campaigns(const std::vector<std::string>& paths) {
-  Source source;
-  std::set<std::pair<uint64_t, uint64_t>> seen;  // seed and index: the place in a sequence
-  CsvNotes setting;
-  double noise = 0, pairs = 0;
-  for (const std::string& path : paths) {
-    const Campaign campaign = read_campaign(path);
-    if (&path == &paths.front()) setting = campaign.setting;
-    CHECK(campaign.setting == setting, path, ": measured on ", setting_text(campaign.setting), ", but ",
-          paths.front(), " on ", setting_text(setting));
-    for (const MeasuredArchitecture& row : campaign.rows)
-      CHECK(seen.emplace(campaign.seed, row.index).second, path, ": architecture ", row.index, " of seed ",
-            campaign.seed, " is in an earlier file too");
-    const Dataset data = latency_dataset(campaign);
-    source.data.columns = data.columns;
-    source.data.rows += data.rows;
-    source.data.x.insert(source.data.x.end(), data.x.begin(), data.x.end());
-    source.data.y.insert(source.data.y.end(), data.y.begin(), data.y.end());
-    const Dataset macs = macs_dataset(campaign);
-    source.macs.insert(source.macs.end(), macs.y.begin(), macs.y.end());
-    if (campaign.second_pass.empty()) continue;
-    noise += campaign.noise_mape * double(campaign.second_pass.size());
-    pairs += double(campaign.second_pass.size());
-  }
-  if (pairs > 0) source.noise_mape = noise / pairs;
-  source.setting = setting_text(setting);
-  return source;
-}
-
-// A line that repeats another one to the last cell is a copy, not a second measurement.
-void refuse_copies(const Table& table) {
-  std::map<std::string, int> seen;
-  for (int r = 0; r < table.rows(); ++r) {
-    std::string line;
-    for (int c = 0; c < int(table.columns().size()); ++c) line += std::string(table.cell(r, c)) + '\n';
-    const auto [at, added] = seen.emplace(std::move(line), table.line(r));
-    if (!added) table.fail(r, join("a copy of line ", at->second, " (--allow-copies takes it)"));
-  }
-}
-
 struct FitCommand {
   Common common;
   std::vector<std::string> campaigns, features;
-  std::string data, target, save;
+  std::string data, target, save, metric, lookup, plot, plot_macs, plot_curve;
   int train = 0;
   bool curve = false, mlp_alone = true, allow_copies = false;
 
@@ -79,6 +31,10 @@ struct FitCommand {
     auto* campaign = sub->add_option("--campaign", campaigns, "CSV of `sample`, or several shards of one")
                          ->delimiter(',')
                          ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    sub->add_option("--metric", metric, "latency, peak-memory or macs of the campaign's architectures")
+        ->needs(campaign);
+    sub->add_option("--lookup", lookup, "CSV of `sample --lookup`: a look-up table of ops to compare with")
+        ->needs(campaign);
     auto* any = sub->add_option("--data", data, "any table instead")->excludes(campaign);
     sub->add_option("--features", features, "its feature columns; whole numbers are one-hot encoded")
         ->delimiter(',')
@@ -89,22 +45,21 @@ struct FitCommand {
     sub->add_option("--train", train, "training rows; 0: four fifths")->capture_default_str();
     sub->add_flag("--mlp-alone,!--no-mlp-alone", mlp_alone, "fit the mlp without its linear part as well");
     sub->add_flag("--curve", curve, "the error against the number of samples too: train, train/2, ... to 50");
+    sub->add_option("--plot", plot, "draw predicted against measured into an SVG file");
+    sub->add_option("--plot-macs", plot_macs, "draw multiply-adds against the target")->needs(campaign);
+    sub->add_option("--plot-curve", plot_curve, "draw the error against the number of samples")
+        ->needs("--curve");
     sub->add_option("--save", save, "write the predictor (safetensors) for `predict` and lanas_train");
     return sub;
   }
 
   Source read() const {
     CHECK(campaigns.empty() != data.empty(), "fit: expected --campaign or --data");
-    if (!campaigns.empty()) return read_campaigns(campaigns);
-    CHECK(!features.empty() && !target.empty(), "fit: --data needs --features and --target");
-    CHECK(std::find(features.begin(), features.end(), target) == features.end(), "--features: ", target,
-          " is the target");
-    const Table table = read_table(data);
-    CHECK(table.rows() > 0, data, ": holds no rows");
-    for (const std::string& feature : features) table.column(feature);
-    table.column(target);
-    if (!allow_copies) refuse_copies(table);
-    return {read_dataset(table, features, target), {}, 0, ""};
+    if (campaigns.empty()) {
+      CHECK(!features.empty() && !target.empty(), "fit: --data needs --features and --target");
+      return read_columns(data, features, target, allow_copies);
+    }
+    return read_campaigns(campaigns, metric.empty() ? std::nullopt : std::optional(parse_metric(metric)));
   }
 
   // Ridge on the number of MACs as the only feature, on the same split.
@@ -113,6 +68,28 @@ struct FitCommand {
     for (double macs : source.macs) by_macs.x.push_back(float(macs / 1e6));
     const Dataset test = take_rows(by_macs, split.test);
     return evaluate(fit_ridge(take_rows(by_macs, split.train)).predict(test), test.y);
+  }
+
+  // The look-up table's sum as it stands but for a constant (what the ops leave out: stem, preprocessing,
+  // head), and scaled as well; both fitted on the training rows.
+  void add_lookup(const Source& source, const Split& split, Json& json, TextTable& table) const {
+    const LookupTable ops = read_lookup(lookup, source.setting);
+    Dataset by_sum{source.data.rows, 1, {}, source.data.y};
+    for (int r = 0; r < source.data.rows; ++r) by_sum.x.push_back(float(ops.sum_ms(source.data.row(r))));
+    const Dataset train_rows = take_rows(by_sum, split.train), test = take_rows(by_sum, split.test);
+    double rest = 0;
+    for (int r = 0; r < train_rows.rows; ++r)
+      rest += (train_rows.y[size_t(r)] - double(train_rows.row(r)[0])) / train_rows.rows;
+    std::vector<double> sums;
+    for (int r = 0; r < test.rows; ++r) sums.push_back(double(test.row(r)[0]) + rest);
+    const Metrics plain = evaluate(sums, test.y),
+                  scaled = evaluate(fit_ridge(train_rows).predict(test), test.y);
+    json.update({{"lookup_mape", plain.mape},
+                 {"lookup_spearman", plain.spearman},
+                 {"lookup_rest_ms", rest},
+                 {"lookup_scaled_mape", scaled.mape}});
+    add_row(table, "look-up table", plain);
+    add_row(table, "look-up table, scaled", scaled);
   }
 
   // Fits on the first rows of the training part; always tested on the same rows.
@@ -184,8 +161,41 @@ struct FitCommand {
       json["setting"] = source.setting;
       add_row(table, "MACs alone", macs);
     }
+    json["metric"] = metric_name(source.metric);
+    if (!lookup.empty()) {
+      CHECK(source.metric == CostMetric::latency, "--lookup: holds times, the target is ",
+            metric_name(source.metric));
+      add_lookup(source, split, json, table);
+    }
     if (curve) json["curve"] = curve_json(source, split, stream, table);
+    draw(source, report, json);
     output(common, json, table, notes(report));
+  }
+
+  void draw(const Source& source, const FitReport& report, const Json& json) const {
+    const std::string cost = join(
+        source.metric == CostMetric::latency && source.macs.empty() ? "target" : metric_name(source.metric),
+        ", ", metric_unit(source.metric));
+    if (!plot.empty()) {
+      PlotSeries points{"held-out rows", "points pt 7 ps 0.3", {}};
+      for (const auto& [predicted, actual] : report.held_out) points.rows.push_back({actual, predicted});
+      draw_plot(plot, {.x_label = "measured " + cost, .y_label = "predicted " + cost, .diagonal = true},
+                {points});
+    }
+    if (!plot_macs.empty()) {
+      PlotSeries points{"", "points pt 7 ps 0.2", {}};
+      for (int r = 0; r < source.data.rows; ++r)
+        points.rows.push_back({1e-6 * source.macs[size_t(r)], source.data.y[size_t(r)]});
+      draw_plot(plot_macs, {.x_label = "multiply-adds, millions", .y_label = cost}, {points});
+    }
+    if (plot_curve.empty()) return;
+    PlotSeries fitted{"regressor", "linespoints pt 7 ps 0.5 lw 2", {}}, linear{"ridge", fitted.style, {}};
+    for (const Json& point : json["curve"]) {
+      fitted.rows.push_back({point["samples"], 100 * point["mape"].get<double>()});
+      linear.rows.push_back({point["samples"], 100 * point["linear_mape"].get<double>()});
+    }
+    draw_plot(plot_curve, {.x_label = "samples", .y_label = "mean relative error, %", .log_x = true},
+              {fitted, linear});
   }
 
   int split_rows(const Dataset& rows) const { return train > 0 ? train : rows.rows * 4 / 5; }

@@ -2,191 +2,48 @@
 // step is made of. Every op is timed in its place in the pass, pass after pass, in turn with whole passes:
 // the sum over ops stands beside the end-to-end time, and what the sum lacks (gaps, clearing, our loop) is a
 // row of its own. Besides: hot, the op again at once after itself; cold, after the caches were flushed. Rows
-// are ops of one name, pass and shape.
+// are ops of one name, pass and shape. --sweep tells how a network's time grows instead: the staircase.
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <map>
 
 #include "bench/ceilings.h"
 #include "bench/common.h"
-#include "bench/op_cost.h"
-#include "bench/training_step.h"
+#include "bench/plot.h"
+#include "bench/profile.h"
 #include "kernels/core/timing.h"
-#include "kernels/ops/elementwise.h"
-#include "nas/interrupt.h"
-#include "nas/progress.h"
 #include "nas/settings.h"
+#include "predictor/mlp.h"
 
 namespace lanas::bench {
 namespace {
-
-struct Item {
-  std::string name, pass, shape;
-  OpCost cost;
-  std::function<void()> run;  // waits for the device
-  std::vector<double> in_place_ms, hot_ms, cold_ms;
-};
-
-// A pass as a list of items, and as a whole.
-struct Work {
-  std::vector<Item> items;
-  std::function<void()> begin;  // before the items run one by one
-  std::function<void()> whole;
-};
-
-void add_steps(Work& work, Stream& stream, const Tape& tape, Plan& plan, int begin, int end,
-               const std::string& pass, const ParameterStore* wanted) {
-  for (int s = begin; s < end; ++s) {
-    const bool backward = s >= plan.forward_steps();
-    work.items.push_back({plan.op(s).name,
-                          pass,
-                          op_shape(tape, plan.op(s)),
-                          op_cost(tape, plan.op(s), backward, wanted),
-                          [&stream, &plan, s] {
-                            plan.run_step(stream, s);
-                            stream.synchronize();
-                          },
-                          {},
-                          {},
-                          {}});
-  }
-}
-
-Work training_work(Stream& stream, TrainingStep& step) {
-  Work work;
-  const std::vector<TrainingStep::Part> parts = step.parts();
-  for (const TrainingStep::Part& part : parts) {
-    Plan& plan = *part.plan;
-    add_steps(work, stream, step.tape(), plan, 0, plan.forward_steps(), part.name + " forward", nullptr);
-    const std::string backward = part.name + " backward";
-    work.items.push_back({"fill",
-                          backward,
-                          "1x1x1x1",
-                          {0, sizeof(float)},
-                          [&stream, part] { fill(stream, part.plan->grad(part.loss), 1.f); },
-                          {},
-                          {},
-                          {}});
-    add_steps(work, stream, step.tape(), plan, plan.forward_steps(), plan.steps(), backward, part.wanted);
-    work.items.push_back({part.update_name,
-                          part.name + " update",
-                          join(part.wanted->slab_floats(), " floats"),
-                          {},
-                          [&stream, &step, part] {
-                            (step.*part.update)();
-                            stream.synchronize();
-                          },
-                          {},
-                          {},
-                          {}});
-  }
-  work.begin = [&stream, parts] {
-    stream.activate();
-    for (const TrainingStep::Part& part : parts) part.plan->bind();
-  };
-  work.whole = [&step] { step.run(); };
-  return work;
-}
-
-struct Row {
-  std::string name, pass, shape;
-  int count = 0;
-  double total_ms = 0;  // sum of the ops' medians
-  OpCost cost;          // of one op
-  std::vector<double> in_place_ms, hot_ms, cold_ms;
-};
-
-std::vector<Row> group(const std::vector<Item>& items) {
-  std::map<std::string, size_t> index;
-  std::vector<Row> rows;
-  for (const Item& item : items) {
-    const auto [at, added] = index.emplace(item.name + "|" + item.pass + "|" + item.shape, rows.size());
-    if (added) rows.push_back({item.name, item.pass, item.shape, 0, 0, item.cost, {}, {}, {}});
-    Row& row = rows[at->second];
-    ++row.count;
-    row.total_ms += quantile(item.in_place_ms, 0.5);
-    row.in_place_ms.insert(row.in_place_ms.end(), item.in_place_ms.begin(), item.in_place_ms.end());
-    row.hot_ms.insert(row.hot_ms.end(), item.hot_ms.begin(), item.hot_ms.end());
-    row.cold_ms.insert(row.cold_ms.end(), item.cold_ms.begin(), item.cold_ms.end());
-  }
-  std::stable_sort(rows.begin(), rows.end(),
-                   [](const Row& a, const Row& b) { return a.total_ms > b.total_ms; });
-  return rows;
-}
-
-double timed(const std::function<void()>& run) {
-  const double start = now_ms();
-  run();
-  return now_ms() - start;
-}
 
 double quantile_or_unknown(const std::vector<double>& times, double q) {
   return times.empty() ? kUnknown : quantile(times, q);
 }
 
-class Profiler {
- public:
-  Profiler(Stream& stream, Work& work, int repeats, int cold_repeats, bool quiet)
-      : stream_(stream), work_(work), repeats_(repeats), cold_repeats_(cold_repeats), quiet_(quiet) {}
+// A network on a tape, ready to run.
+struct ProfiledNetwork {
+  ParameterStore weights;
+  InferenceNetwork net;
+  std::unique_ptr<Plan> plan;
+  Work work;
 
-  // Times of whole passes; the items' go into the items.
-  std::vector<double> run() {
-    Progress progress("kernels", 2 * repeats_ + cold_repeats_, quiet_);
-    int64_t done = 0;
-    auto next = [&](const char* what) {
-      if (stop_requested()) throw Interrupted("kernels: stopped");
-      progress.update(++done, what);
-    };
-    std::vector<double> whole;
-    work_.whole();
-    for (int i = 0; i < repeats_; ++i, next("in place")) {
-      whole.push_back(timed(work_.whole));
-      work_.begin();
-      for (Item& item : work_.items) item.in_place_ms.push_back(timed(item.run));
-    }
-    for (int i = 0; i < repeats_; ++i, next("hot")) pass_hot();
-    work_.whole();
-    for (int i = 0; i < cold_repeats_; ++i, next("cold")) pass_cold();
-    progress.finish();
-    return whole;
+  ProfiledNetwork(Stream& stream, const NetworkConfig& config, const Genotype& genotype, uint64_t seed)
+      : weights(stream.device()), net(config, genotype, weights) {
+    weights.allocate(seed);
+    fill_inputs(stream, net.tape, net.images, {}, config.classes, seed);
+    plan = std::make_unique<Plan>(net.tape, PlanOptions{.outputs = {net.logits}},
+                                  std::make_shared<Workspace>(stream.device()));
+    work = inference_work(stream, net.tape, *plan);
   }
-
- private:
-  // Running an op twice doubles what it adds to its output; the next pass begins anew. Updates are not run
-  // twice: weights would change by gradients that mean nothing.
-  void pass_hot() {
-    work_.begin();
-    for (Item& item : work_.items) {
-      if (item.pass.ends_with("update")) continue;
-      item.run();
-      item.hot_ms.push_back(timed(item.run));
-    }
-  }
-
-  // Flushing takes far longer than an op: only the first few ops of each kind.
-  void pass_cold() {
-    CacheFlusher flusher(stream_);
-    std::map<std::string, int> seen;
-    work_.begin();
-    for (Item& item : work_.items) {
-      if (item.pass.ends_with("update")) continue;
-      const bool wanted = seen[item.name + "|" + item.pass + "|" + item.shape]++ < 2;
-      if (wanted) flusher.flush();
-      const double ms = timed(item.run);
-      if (wanted) item.cold_ms.push_back(ms);
-    }
-  }
-
-  Stream& stream_;
-  Work& work_;
-  int repeats_, cold_repeats_;
-  bool quiet_;
 };
 
 struct KernelsCommand {
   Common common;
-  std::string genotype, supernet;
+  std::string genotype, supernet, sweep, plot;
+  std::vector<int> values;
+  bool predictor = false;
   NetworkConfig network{.channels = 36, .layers = 20, .batch = 1};
   int partial = 4, repeats = 20, cold_repeats = 3;
   CLI::App* sub = nullptr;
@@ -199,6 +56,12 @@ struct KernelsCommand {
     sub->add_option("--supernet", supernet,
                     "a bilevel step of darts or pc-darts (then 16 channels, 8 layers, batch 64)")
         ->excludes(g);
+    sub->add_flag("--predictor", predictor, "a training step of the latency predictor's mlp, 224-128-64-1")
+        ->excludes(g);
+    sub->add_option("--sweep", sweep, "channels, batch or threads: the network's time at each of --values")
+        ->needs(g);
+    sub->add_option("--values", values, "of the sweep")->delimiter(',');
+    sub->add_option("--plot", plot, "draw the sweep, or the ops' shares, into an SVG file");
     sub->add_option("--partial", partial, "K of pc-darts")->capture_default_str();
     sub->add_option("--repeats", repeats, "timed passes")->capture_default_str();
     sub->add_option("--cold-repeats", cold_repeats, "passes with flushed caches")->capture_default_str();
@@ -207,36 +70,59 @@ struct KernelsCommand {
 
   void run() {
     Stream stream = common.stream();
-    CHECK(supernet.empty() != genotype.empty(), "kernels: expected --genotype or --supernet");
+    CHECK(int(!supernet.empty()) + int(!genotype.empty()) + int(predictor) == 1,
+          "kernels: expected --genotype, --supernet or --predictor");
     check_network(network);
     check_range("--repeats", repeats, 1, 100'000);
     check_range("--cold-repeats", cold_repeats, 0, 100'000);
+    if (!sweep.empty()) return run_sweep();
     const Ceilings ceilings = measure_ceilings(stream);
+    if (predictor) return run_predictor(stream, ceilings);
     supernet.empty() ? run_network(stream, ceilings) : run_supernet(stream, ceilings);
   }
 
+  ProfileConfig profile_config() const { return {repeats, repeats, cold_repeats, common.quiet}; }
+
   void run_network(Stream& stream, const Ceilings& ceilings) {
     const Genotype g = resolve_genotype(genotype);
+    ProfiledNetwork net(stream, network, g, common.seed);
+    const std::vector<double> whole = profile(stream, net.work, profile_config());
+    report(stream, net.work, whole, ceilings,
+           {{"genotype", write_genotype(g)}, {"network", to_json(network)}, {"macs", net.plan->macs()}});
+  }
+
+  // The shapes of the latency predictor: one row is the search's pass, a batch that of its training.
+  void run_predictor(Stream& stream, const Ceilings& ceilings) {
+    constexpr int kInputs = 224;
+    const int batch = sub->count("--batch") ? network.batch : 512;
     ParameterStore weights(stream.device());
-    InferenceNetwork net(network, g, weights);
+    Tape tape(stream.device());
+    const Var x = tape.input({batch, 1, 1, kInputs});
+    add_mlp(weights, "", kInputs, {128, 64}, 0.3f);
+    const Var loss = mean_rows(tape, apply_mlp(tape, weights, "", x));
     weights.allocate(common.seed);
-    fill_inputs(stream, net.tape, net.images, {}, network.classes, common.seed);
-    Plan plan(net.tape, {.outputs = {net.logits}, .loss = {}, .wanted = {}, .wanted_inputs = {}},
+    fill_inputs(stream, tape, x, {}, 1, common.seed);
+    Plan plan(tape,
+              {.outputs = {loss}, .loss = loss, .wanted = {&weights}, .wanted_inputs = {}, .training = true},
               std::make_shared<Workspace>(stream.device()));
     Work work;
-    add_steps(work, stream, net.tape, plan, 0, plan.steps(), "inference", nullptr);
+    add_steps(work, stream, tape, plan, 0, plan.forward_steps(), "forward", nullptr);
+    add_steps(work, stream, tape, plan, plan.forward_steps(), plan.steps(), "backward", &weights);
     work.begin = [&] {
       stream.activate();
       plan.bind();
     };
     work.whole = [&] {
       plan.forward(stream);
+      plan.backward(stream);
       stream.synchronize();
     };
-    const std::vector<double> whole = Profiler(stream, work, repeats, cold_repeats, common.quiet).run();
+    const std::vector<double> whole = profile(stream, work, profile_config());
     report(stream, work, whole, ceilings,
-           {{"genotype", write_genotype(g)}, {"network", to_json(network)}, {"macs", plan.macs()}});
+           {{"predictor", "224-128-64-1"}, {"batch", batch}, {"macs", plan.macs()}});
   }
+
+  void run_sweep() const;
 
   void run_supernet(Stream& stream, const Ceilings& ceilings) {
     SupernetConfig config = supernet_config(supernet);
@@ -248,12 +134,13 @@ struct KernelsCommand {
     if (supernet == "pc-darts") config.partial = partial;
     TrainingStep step(stream, config, common.seed);
     Work work = training_work(stream, step);
-    const std::vector<double> whole = Profiler(stream, work, repeats, cold_repeats, common.quiet).run();
+    const std::vector<double> whole = profile(stream, work, profile_config());
     report(stream, work, whole, ceilings, {{"supernet", supernet}, {"network", to_json(config)}});
   }
 
   void report(const Stream& stream, const Work& work, const std::vector<double>& whole,
               const Ceilings& ceilings, const Json& what) const;
+  void draw_shares(const Work& work, double end_to_end) const;
 };
 
 // A row with what follows from it.
@@ -352,7 +239,68 @@ void KernelsCommand::report(const Stream& stream, const Work& work, const std::v
   std::snprintf(notes, sizeof notes,
                 "ceilings measured in this run: copy %.1f GB/s, multiply-add %.1f GFLOP/s\n",
                 ceilings.copy_gb_s, ceilings.fma_gflop_s);
+  if (!plot.empty()) draw_shares(work, end_to_end);
   output(common, json, table, notes);
+}
+
+// Share of the end-to-end time by the name of the op.
+void KernelsCommand::draw_shares(const Work& work, double end_to_end) const {
+  std::map<std::string, double> by_name;
+  for (const Row& row : group(work.items)) by_name[row.name] += 100 * row.total_ms / end_to_end;
+  std::vector<PlotSeries> bars;
+  for (const auto& [name, share] : by_name)
+    bars.push_back({name, "impulses lw 16", {{double(bars.size() + 1), share}}});
+  draw_plot(plot, {.x_label = "op", .y_label = "share of the end-to-end time, %"}, bars);
+}
+
+// End to end and by op: where a step of the staircase comes from.
+void KernelsCommand::run_sweep() const {
+  CHECK(sweep == "channels" || sweep == "batch" || sweep == "threads",
+        "--sweep: expected channels, batch or threads, found '", sweep, "'");
+  std::vector<int> at = values;
+  if (at.empty())
+    at = sweep == "channels" ? std::vector<int>{4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 56, 64}
+         : sweep == "batch"  ? std::vector<int>{1, 2, 3, 4, 6, 8, 12, 16, 24, 32}
+                             : std::vector<int>{1, 2};
+  const Genotype g = resolve_genotype(genotype);
+  TextTable table{
+      {sweep, "ms", "p10_ms", "p90_ms", "ms_per_image", "MMAC", "GFLOP/s", "longest_op", "its_ms"}, {}};
+  Json rows = Json::array();
+  PlotSeries line{"end to end", "linespoints pt 7 ps 0.5 lw 2", {}}, ops{"sum of the ops", line.style, {}};
+  for (const int value : at) {
+    check_range("--values", value, 1, 4096);
+    NetworkConfig config = network;
+    if (sweep == "channels") config.channels = value;
+    if (sweep == "batch") config.batch = value;
+    Stream stream(parse_device(common.device), sweep == "threads" ? value : common.threads);
+    ProfiledNetwork net(stream, config, g, common.seed);
+    const std::vector<double> whole = profile(stream, net.work, {repeats, 0, 0, common.quiet});
+    std::map<std::string, double> by_name;
+    double sum = 0;
+    for (const Row& row : group(net.work.items)) sum += row.total_ms, by_name[row.name] += row.total_ms;
+    const auto longest = std::max_element(by_name.begin(), by_name.end(),
+                                          [](const auto& a, const auto& b) { return a.second < b.second; });
+    const double ms = quantile(whole, 0.5), mmac = 1e-6 * double(net.plan->macs());
+    table.rows.push_back({value, Cell(ms, 4), Cell(quantile(whole, 0.1), 4), Cell(quantile(whole, 0.9), 4),
+                          Cell(ms / config.batch, 4), Cell(mmac, 3), Cell(2 * mmac * config.batch / ms, 1),
+                          longest->first, Cell(longest->second, 4)});
+    rows.push_back({{sweep, value},
+                    {"median_ms", ms},
+                    {"p10_ms", quantile(whole, 0.1)},
+                    {"p90_ms", quantile(whole, 0.9)},
+                    {"sum_ms", sum},
+                    {"mmac", mmac},
+                    {"ops_ms", by_name}});
+    line.rows.push_back({double(value), ms});
+    ops.rows.push_back({double(value), sum});
+  }
+  if (!plot.empty()) draw_plot(plot, {.x_label = sweep, .y_label = "ms"}, {line, ops});
+  const Json json = {{"genotype", write_genotype(g)},
+                     {"network", to_json(network)},
+                     {"sweep", sweep},
+                     {"rows", rows},
+                     {"machine", machine_json(common.stream())}};
+  output(common, json, table);
 }
 
 }  // namespace

@@ -4,8 +4,10 @@
 // each other are not independent, so the interval is that of one sitting: repeat runs to see the machine's
 // moods.
 #include <algorithm>
+#include <cstdio>
 
 #include "bench/common.h"
+#include "bench/plot.h"
 #include "kernels/core/random.cuh"
 #include "nas/interrupt.h"
 #include "nas/latency.h"
@@ -24,6 +26,33 @@ struct Measured {
 
 struct Ratio {
   double value = kUnknown, low = kUnknown, high = kUnknown;  // new / old
+};
+
+// Bins of equal width from the shortest time to the 99th percentile, or half as long again as the median
+// where that is less; the last holds what is longer too.
+struct Histogram {
+  static constexpr int kBins = 20;
+  double begin = 0, width = 0;
+  std::vector<int> counts = std::vector<int>(kBins, 0);
+
+  explicit Histogram(const std::vector<double>& times)
+      : begin(times.front()),
+        width(std::max(
+            1e-9, (std::min(quantile(times, 0.99), 1.5 * quantile(times, 0.5)) - times.front()) / kBins)) {
+    for (const double ms : times) ++counts[size_t(std::min(kBins - 1.0, (ms - begin) / width))];
+  }
+  Json json() const { return {{"begin_ms", begin}, {"width_ms", width}, {"counts", counts}}; }
+  std::string text() const {
+    const int most = *std::max_element(counts.begin(), counts.end());
+    std::string lines;
+    char line[64];
+    for (int i = 0; i < kBins; ++i) {
+      std::snprintf(line, sizeof line, "%s%10.4f ms %6d  ", i + 1 < kBins ? "  " : ">=", begin + i * width,
+                    counts[size_t(i)]);
+      lines += line + std::string(size_t(48 * counts[size_t(i)] / most), '#') + "\n";
+    }
+    return lines;
+  }
 };
 
 double median_of_redraw(Random& random, const std::vector<double>& times, std::vector<double>& drawn) {
@@ -64,7 +93,7 @@ std::vector<double> times_in(const Json& json, const std::string& path, int batc
 struct NetworkCommand {
   Common common;
   NetworkConfig network{.channels = 36, .layers = 20, .batch = 1};
-  std::string genotype, against;
+  std::string genotype, against, plot;
   std::vector<int> batches, sweep_threads;
   int repeats = 200;
 
@@ -80,6 +109,8 @@ struct NetworkCommand {
         ->delimiter(',')
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
     sub->add_option("--repeats", repeats, "timed passes of each")->capture_default_str();
+    sub->add_option("--plot", plot,
+                    "draw the histogram of one row, or the medians of a sweep, into an SVG file");
     sub->add_option("--against", against, "an earlier --json file of this command, to compare with");
     return sub;
   }
@@ -137,8 +168,13 @@ struct NetworkCommand {
     Json rows = Json::array();
     for (const Measured& m : measured) {
       const double median = quantile(m.times_ms, 0.5);
-      Json row = {{"batch", m.batch}, {"threads", m.threads},         {"median_ms", median},
-                  {"macs", m.macs},   {"repeats", m.times_ms.size()}, {"times_ms", m.times_ms}};
+      Json row = {{"batch", m.batch},
+                  {"threads", m.threads},
+                  {"median_ms", median},
+                  {"macs", m.macs},
+                  {"repeats", m.times_ms.size()},
+                  {"times_ms", m.times_ms},
+                  {"histogram", Histogram(m.times_ms).json()}};
       std::vector<Cell> cells = {m.batch, m.threads};
       for (double p : kPercentiles) {
         row[join("p", p, "_ms")] = quantile(m.times_ms, p / 100);
@@ -160,7 +196,33 @@ struct NetworkCommand {
                        {"layers", network.layers},       {"image", network.image},
                        {"classes", network.classes},     {"rows", rows},
                        {"machine", machine_json(stream)}};
-    output(common, json, table, difference(json, before));
+    if (!plot.empty()) draw(measured);
+    const std::string shape = measured.size() == 1 ? Histogram(measured[0].times_ms).text() : "";
+    output(common, json, table, shape + difference(json, before));
+  }
+
+  void draw(const std::vector<Measured>& measured) const {
+    std::vector<PlotSeries> series;
+    if (measured.size() == 1) {
+      const Histogram histogram(measured[0].times_ms);
+      series.push_back({"passes", "boxes fill solid 0.6", {}});
+      for (int i = 0; i < Histogram::kBins; ++i)
+        series[0].rows.push_back(
+            {histogram.begin + (i + 0.5) * histogram.width, double(histogram.counts[size_t(i)])});
+      return draw_plot(plot, {.x_label = "latency, ms (the last bar: and longer)", .y_label = "passes"},
+                       series);
+    }
+    const bool by_batch = batches.size() > 1;  // else by threads; a line for each of the other
+    for (const Measured& m : measured) {
+      const std::string title = by_batch ? join(m.threads, " threads") : join("batch ", m.batch);
+      auto at =
+          std::find_if(series.begin(), series.end(), [&](const PlotSeries& s) { return s.title == title; });
+      if (at == series.end()) at = series.insert(at, {title, "yerrorlines pt 7 ps 0.5 lw 2", {}});
+      at->rows.push_back({double(by_batch ? m.batch : m.threads), quantile(m.times_ms, 0.5) / m.batch,
+                          quantile(m.times_ms, 0.1) / m.batch, quantile(m.times_ms, 0.9) / m.batch});
+    }
+    draw_plot(plot, {.x_label = by_batch ? "batch" : "threads", .y_label = "ms per image, p10 to p90"},
+              series);
   }
 
   // What else than time differs between the two measurements.

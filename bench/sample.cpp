@@ -1,8 +1,10 @@
 // sample.cpp -- `bench_latency sample`: measures architectures of the search space into a CSV
 // (nas/campaign.h) that can be continued, alone or as one shard of several processes or machines.
+#include <cctype>
 #include <cstdio>
 
 #include "bench/common.h"
+#include "bench/lookup.h"
 #include "nas/campaign.h"
 #include "nas/progress.h"
 
@@ -12,7 +14,7 @@ namespace {
 struct SampleCommand {
   Common common;
   CampaignConfig config;
-  std::string out, shard = "0/1";
+  std::string out, shard = "0/1", metric = "latency", lookup;
 
   CLI::App* add(CLI::App& app) {
     config.latency.network = {.channels = 8, .layers = 5, .batch = 1};  // the demo's network
@@ -22,6 +24,9 @@ struct SampleCommand {
     sub->add_option("--count", config.count, "architectures of this shard")->capture_default_str();
     sub->add_option("--shard", shard, "i/n: the architectures i, i + n, i + 2n, ...")->capture_default_str();
     sub->add_option("--out", out, "the CSV; a file of the same settings is continued")->required();
+    sub->add_option("--metric", metric, "latency, peak-memory or macs; the last two are counted, not timed")
+        ->capture_default_str();
+    sub->add_option("--lookup", lookup, "first time every op on its own into this CSV, for `fit --lookup`");
     sub->add_option("--stretch", config.stretch, "architectures between two measurements of the controls")
         ->capture_default_str();
     sub->add_option("--tolerance", config.tolerance,
@@ -51,9 +56,14 @@ struct SampleCommand {
     CHECK(config.tolerance > 0, "--tolerance: expected more than 0, found ", config.tolerance);
     CHECK(config.latency.max_total_ms > 0, "--max-ms: expected more than 0, found ",
           config.latency.max_total_ms);
+    config.metric = parse_metric(metric);
     config.seed = common.seed;
     config.latency.device = stream.device();
     config.latency.threads = stream.threads();
+    if (!lookup.empty()) {
+      CHECK(config.metric == CostMetric::latency, "--lookup: holds times, but --metric is ", metric);
+      write_lookup(lookup, measure_lookup(config.latency), config.latency);
+    }
     Progress progress("sample", 1, common.quiet);
     config.progress = [&](const CampaignProgress& p) {
       progress.set_total(p.total);
@@ -70,24 +80,27 @@ struct SampleCommand {
     std::vector<double> ms;
     for (const MeasuredArchitecture& row : c.rows) ms.push_back(row.latency.median_ms);
     const double low = quantile(ms, 0), middle = quantile(ms, 0.5), high = quantile(ms, 1);
-    const TextTable table{{"architectures", "min_ms", "median_ms", "max_ms", "per_second", "noise_%",
-                           "mean_drift_%", "max_drift_%", "stretches", "redone"},
+    std::string unit = metric_unit(c.metric);
+    for (char& letter : unit) letter = char(std::tolower(letter));
+    const TextTable table{{"architectures", "min_" + unit, "median_" + unit, "max_" + unit, "per_second",
+                           "noise_%", "mean_drift_%", "max_drift_%", "stretches", "redone"},
                           {{int64_t(c.rows.size()), Cell(low, 4), Cell(middle, 4), Cell(high, 4),
                             Cell(c.rows_per_second, 2), Cell(100 * c.noise_mape, 2),
                             Cell(100 * c.mean_drift, 2), Cell(100 * c.max_drift, 2), c.stretches, c.redone}}};
     const Json json = {{"file", out},
                        {"architectures", c.rows.size()},
                        {"repeated", c.second_pass.size()},
-                       {"min_ms", low},
-                       {"median_ms", middle},
-                       {"max_ms", high},
+                       {"metric", metric_name(c.metric)},
+                       {"min_" + unit, low},
+                       {"median_" + unit, middle},
+                       {"max_" + unit, high},
                        {"architectures_per_second", c.rows_per_second},
                        {"noise_mape", number(c.noise_mape)},
                        {"mean_drift", c.mean_drift},
                        {"max_drift", c.max_drift},
                        {"stretches", c.stretches},
                        {"stretches_redone", c.redone},
-                       {"control_ms", c.control_ms},
+                       {"control_" + unit, c.control_ms},
                        {"shard", config.shard},
                        {"shards", config.shards},
                        {"seed", config.seed},

@@ -115,6 +115,21 @@ int FeatureCoder::width() const {
   return width;
 }
 
+std::vector<int> FeatureCoder::level_groups() const {
+  std::vector<int64_t> values;
+  for (const Column& column : columns_)
+    values.insert(values.end(), column.levels.begin(), column.levels.end());
+  std::sort(values.begin(), values.end());
+  values.erase(std::unique(values.begin(), values.end()), values.end());
+  std::vector<int> groups;
+  for (const Column& column : columns_) {
+    if (column.levels.empty()) groups.push_back(-1);
+    for (const int64_t level : column.levels)
+      groups.push_back(int(std::lower_bound(values.begin(), values.end(), level) - values.begin()));
+  }
+  return groups;
+}
+
 std::vector<float> FeatureCoder::encode(const Table& table) const {
   const size_t row_width = size_t(width());
   std::vector<float> x(size_t(table.rows()) * row_width, 0.0f);

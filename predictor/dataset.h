@@ -47,6 +47,9 @@ class FeatureCoder {
   FeatureCoder(const Table& table, const std::vector<std::string>& columns, int max_levels = kMaxLevels);
 
   int width() const;
+  // For every feature: the number of its value among all values of one-hot columns (the same value in
+  // different columns has one number), -1 for a standardised number. For counting how often a value stands.
+  std::vector<int> level_groups() const;
   // [rows, width]; Error "path:line: ..." for a cell that is no number or a value the coder has not seen.
   std::vector<float> encode(const Table& table) const;
 

@@ -1,0 +1,172 @@
+#include "bench/profile.h"
+
+#include <algorithm>
+#include <map>
+
+#include "bench/ceilings.h"
+#include "kernels/core/timing.h"
+#include "kernels/ops/elementwise.h"
+#include "nas/interrupt.h"
+#include "nas/progress.h"
+
+namespace lanas::bench {
+
+void add_steps(Work& work, Stream& stream, const Tape& tape, Plan& plan, int begin, int end,
+               const std::string& pass, const ParameterStore* wanted) {
+  for (int s = begin; s < end; ++s) {
+    const bool backward = s >= plan.forward_steps();
+    work.items.push_back({plan.op(s).name,
+                          pass,
+                          op_shape(tape, plan.op(s)),
+                          op_cost(tape, plan.op(s), backward, wanted),
+                          [&stream, &plan, s] {
+                            plan.run_step(stream, s);
+                            stream.synchronize();
+                          },
+                          {},
+                          {},
+                          {}});
+  }
+}
+
+Work inference_work(Stream& stream, const Tape& tape, Plan& plan) {
+  Work work;
+  add_steps(work, stream, tape, plan, 0, plan.steps(), "inference", nullptr);
+  work.begin = [&stream, &plan] {
+    stream.activate();
+    plan.bind();
+  };
+  work.whole = [&stream, &plan] {
+    plan.forward(stream);
+    stream.synchronize();
+  };
+  return work;
+}
+
+Work training_work(Stream& stream, TrainingStep& step) {
+  Work work;
+  const std::vector<TrainingStep::Part> parts = step.parts();
+  for (const TrainingStep::Part& part : parts) {
+    Plan& plan = *part.plan;
+    add_steps(work, stream, step.tape(), plan, 0, plan.forward_steps(), part.name + " forward", nullptr);
+    const std::string backward = part.name + " backward";
+    work.items.push_back({"fill",
+                          backward,
+                          "1x1x1x1",
+                          {0, sizeof(float)},
+                          [&stream, part] { fill(stream, part.plan->grad(part.loss), 1.f); },
+                          {},
+                          {},
+                          {}});
+    add_steps(work, stream, step.tape(), plan, plan.forward_steps(), plan.steps(), backward, part.wanted);
+    work.items.push_back({part.update_name,
+                          part.name + " update",
+                          join(part.wanted->slab_floats(), " floats"),
+                          {},
+                          [&stream, &step, part] {
+                            (step.*part.update)();
+                            stream.synchronize();
+                          },
+                          {},
+                          {},
+                          {}});
+  }
+  work.begin = [&stream, parts] {
+    stream.activate();
+    for (const TrainingStep::Part& part : parts) part.plan->bind();
+  };
+  work.whole = [&step] { step.run(); };
+  return work;
+}
+
+std::vector<Row> group(const std::vector<Item>& items) {
+  std::map<std::string, size_t> index;
+  std::vector<Row> rows;
+  for (const Item& item : items) {
+    const auto [at, added] = index.emplace(item.name + "|" + item.pass + "|" + item.shape, rows.size());
+    if (added) rows.push_back({item.name, item.pass, item.shape, 0, 0, item.cost, {}, {}, {}});
+    Row& row = rows[at->second];
+    ++row.count;
+    row.total_ms += quantile(item.in_place_ms, 0.5);
+    row.in_place_ms.insert(row.in_place_ms.end(), item.in_place_ms.begin(), item.in_place_ms.end());
+    row.hot_ms.insert(row.hot_ms.end(), item.hot_ms.begin(), item.hot_ms.end());
+    row.cold_ms.insert(row.cold_ms.end(), item.cold_ms.begin(), item.cold_ms.end());
+  }
+  std::stable_sort(rows.begin(), rows.end(),
+                   [](const Row& a, const Row& b) { return a.total_ms > b.total_ms; });
+  return rows;
+}
+
+namespace {
+
+double timed(const std::function<void()>& run) {
+  const double start = now_ms();
+  run();
+  return now_ms() - start;
+}
+
+class Profiler {
+ public:
+  Profiler(Stream& stream, Work& work, const ProfileConfig& config)
+      : stream_(stream), work_(work), config_(config) {}
+
+  // Times of whole passes; the items' go into the items.
+  std::vector<double> run() {
+    Progress progress("kernels", config_.repeats + config_.hot_repeats + config_.cold_repeats, config_.quiet);
+    int64_t done = 0;
+    auto next = [&](const char* what) {
+      if (stop_requested()) throw Interrupted("kernels: stopped");
+      progress.update(++done, what);
+    };
+    std::vector<double> whole;
+    work_.whole();
+    for (int i = 0; i < config_.repeats; ++i, next("in place")) {
+      whole.push_back(timed(work_.whole));
+      work_.begin();
+      for (Item& item : work_.items) item.in_place_ms.push_back(timed(item.run));
+    }
+    for (int i = 0; i < config_.hot_repeats; ++i, next("hot")) pass_hot();
+    work_.whole();
+    for (int i = 0; i < config_.cold_repeats; ++i, next("cold")) pass_cold();
+    progress.finish();
+    return whole;
+  }
+
+ private:
+  // Running an op twice doubles what it adds to its output; the next pass begins anew. Updates are not run
+  // twice: weights would change by gradients that mean nothing.
+  void pass_hot() {
+    work_.begin();
+    for (Item& item : work_.items) {
+      if (item.pass.ends_with("update")) continue;
+      item.run();
+      item.hot_ms.push_back(timed(item.run));
+    }
+  }
+
+  // Flushing takes far longer than an op: only the first few ops of each kind.
+  void pass_cold() {
+    CacheFlusher flusher(stream_);
+    std::map<std::string, int> seen;
+    work_.begin();
+    for (Item& item : work_.items) {
+      if (item.pass.ends_with("update")) continue;
+      const bool wanted = seen[item.name + "|" + item.pass + "|" + item.shape]++ < 2;
+      if (wanted) flusher.flush();
+      const double ms = timed(item.run);
+      if (wanted) item.cold_ms.push_back(ms);
+    }
+  }
+
+  Stream& stream_;
+  Work& work_;
+  const ProfileConfig& config_;
+};
+
+}  // namespace
+
+std::vector<double> profile(Stream& stream, Work& work, const ProfileConfig& config) {
+  return Profiler(stream, work, config).run();
+}
+
+}  // namespace lanas::bench

@@ -1,0 +1,56 @@
+// profile.h -- times every op of a pass in its place, in turn with whole passes: what `kernels` reports.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bench/op_cost.h"
+#include "bench/training_step.h"
+
+namespace lanas::bench {
+
+struct Item {
+  std::string name, pass, shape;
+  OpCost cost;
+  std::function<void()> run;  // waits for the device
+  std::vector<double> in_place_ms, hot_ms, cold_ms;
+};
+
+// A pass as a list of items, and as a whole.
+struct Work {
+  std::vector<Item> items;
+  std::function<void()> begin;  // before the items run one by one
+  std::function<void()> whole;
+};
+
+// Appends the plan's steps [begin, end). `wanted`: whose gradients a backward pass writes.
+void add_steps(Work& work, Stream& stream, const Tape& tape, Plan& plan, int begin, int end,
+               const std::string& pass, const ParameterStore* wanted);
+// Inference: forward of the plan alone.
+Work inference_work(Stream& stream, const Tape& tape, Plan& plan);
+Work training_work(Stream& stream, TrainingStep& step);
+
+// Ops of one name, pass and shape.
+struct Row {
+  std::string name, pass, shape;
+  int count = 0;
+  double total_ms = 0;  // sum of the ops' medians
+  OpCost cost;          // of one op
+  std::vector<double> in_place_ms, hot_ms, cold_ms;
+};
+
+// Longest total first.
+std::vector<Row> group(const std::vector<Item>& items);
+
+struct ProfileConfig {
+  int repeats = 20;      // passes timed as a whole and op by op
+  int hot_repeats = 20;  // passes in which each op runs at once after itself
+  int cold_repeats = 3;  // passes with flushed caches
+  bool quiet = false;
+};
+// The times of whole passes, ms; the ops' go into work.items. Throws Interrupted after a stop signal.
+std::vector<double> profile(Stream& stream, Work& work, const ProfileConfig& config);
+
+}  // namespace lanas::bench
