@@ -69,7 +69,7 @@ TEST_F(BenchTables, RefusesWrongTransfers) {
   refuse_bench(transfer("d.csv") + Words{"--sources", "none_ms", "--target", "one_ms"}, {"none_ms"});
   refuse_bench(transfer("d.csv") + Words{"--sources", "two_ms", "--target", "one_ms", "--samples", "3"},
                {"samples"});
-  refuse_bench(transfer("d.csv") + Words{"--sources", "two_ms", "--target", "one_ms", "--samples", "90"},
+  refuse_bench(transfer("d.csv") + Words{"--sources", "two_ms", "--target", "one_ms", "--samples", "100"},
                {"--samples"});
   refuse_bench({"transfer"}, {"--data"});
   write_latency_table(at("s.csv"), 40);
@@ -134,7 +134,7 @@ TEST_F(BenchTables, SamplesCountedCosts) {
     EXPECT_EQ(fit["metric"], metric);
     if (metric == "macs") EXPECT_LT(fit["macs_mape"], 1e-4) << "the cost is the number of multiply-adds";
     refuse_bench(tiny("sample") + Words{"--out", metric + ".csv", "--count", "60"},
-                 {metric + ".csv", "metric"});
+                 {metric + ".csv", "refuses to append"});
     refuse_bench({"fit", "--campaign", metric + ".csv", "--metric", "latency"}, {metric + ".csv"});
   }
   refuse_bench(tiny("sample") + Words{"--out", "x.csv", "--metric", "watt"}, {"watt"});
@@ -181,7 +181,7 @@ TEST_F(BenchTables, SweepsAndDraws) {
                                   "--cold-repeats", "1", "--threads", "1", "--plot", "k.svg"});
   EXPECT_EQ(predictor["macs"], 224 * 128 + 128 * 64 + 64);
   EXPECT_NE(read_text(at("k.svg")).find("<svg"), std::string::npos);
-  refuse_bench({"kernels", "--predictor", "--genotype", "DARTS_V2"}, {"--predictor"});
+  refuse_bench({"kernels", "--predictor", "--supernet", "darts"}, {"--predictor"});
   const Json network =
       measure(tiny("network") + Words{"--genotype", "DARTS_V2", "--repeats", "20", "--plot", "h.svg"});
   int passes = 0;
