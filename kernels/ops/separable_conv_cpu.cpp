@@ -32,6 +32,10 @@ void fill_depthwise_table(float* table, const Plan& plan, bool flipped) {
   for (int phase = 0; phase < plan.period; ++phase)
     for (int tap = 0; tap < taps; ++tap) {
       const float* weights = plan.op.depthwise.pixel(flipped ? taps - 1 - tap : tap);
+      if (c % plan.lanes == 0) {
+        table = std::copy_n(weights + phase * plan.lanes, plan.lanes, table);
+        continue;
+      }
       for (int l = 0, channel = phase * plan.lanes % c; l < plan.lanes; ++l) {
         *table++ = weights[channel];
         channel = channel + 1 == c ? 0 : channel + 1;
@@ -43,11 +47,53 @@ size_t pointwise_table_size(const Plan& plan) {
   return size_t(std::max(plan.x.c * round_up(plan.y.c, kMaxLanes), plan.y.c * round_up(plan.x.c, kMaxLanes)));
 }
 
+namespace {
+
+// to[i][j] = from[j][i] for i in [0, rows), j in [0, columns), four by four: networks of one image spend a
+// tenth of their time here if it goes one by one.
+void transpose(float* to, ptrdiff_t to_pitch, const float* from, ptrdiff_t from_pitch, int rows,
+               int columns) {
+  using Mask = VecType<4>::mask;
+  int j = 0;
+  for (; j + 4 <= columns; j += 4) {
+    int i = 0;
+    for (; i + 4 <= rows; i += 4) {
+      const float* f = from + j * from_pitch + i;
+      const Vec<4> a = load<4>(f), b = load<4>(f + from_pitch), c = load<4>(f + 2 * from_pitch),
+                   d = load<4>(f + 3 * from_pitch);
+      const Vec<4> ac0 = __builtin_shuffle(a, c, Mask{0, 4, 1, 5}),
+                   ac1 = __builtin_shuffle(a, c, Mask{2, 6, 3, 7}),
+                   bd0 = __builtin_shuffle(b, d, Mask{0, 4, 1, 5}),
+                   bd1 = __builtin_shuffle(b, d, Mask{2, 6, 3, 7});
+      float* t = to + i * to_pitch + j;
+      store<4>(t, __builtin_shuffle(ac0, bd0, Mask{0, 4, 1, 5}));
+      store<4>(t + to_pitch, __builtin_shuffle(ac0, bd0, Mask{2, 6, 3, 7}));
+      store<4>(t + 2 * to_pitch, __builtin_shuffle(ac1, bd1, Mask{0, 4, 1, 5}));
+      store<4>(t + 3 * to_pitch, __builtin_shuffle(ac1, bd1, Mask{2, 6, 3, 7}));
+    }
+    for (; i < rows; ++i)
+      for (int k = j; k < j + 4; ++k) to[i * to_pitch + k] = from[k * from_pitch + i];
+  }
+  for (; j < columns; ++j)
+    for (int i = 0; i < rows; ++i) to[i * to_pitch + j] = from[j * from_pitch + i];
+}
+
+}  // namespace
+
 void fill_pointwise_table(float* table, const Plan& plan, bool backward) {
   const int cin = plan.x.c, cout = plan.y.c;
   const int depth = backward ? cout : cin, width = backward ? cin : cout;
   const int padded = backward ? plan.cin_pad : plan.cout_pad;
   const int step_i = backward ? cin : 1, step_j = backward ? 1 : cin;  // pointwise is [cout][cin]
+  if (!plan.flat) {
+    if (backward)
+      for (int i = 0; i < depth; ++i) std::copy_n(plan.op.pointwise.pixel(i), width, table + i * padded);
+    else
+      transpose(table, padded, plan.op.pointwise.data, cin, depth, width);
+    for (int i = 0; i < depth && width < padded; ++i)
+      std::fill_n(table + i * padded + width, padded - width, 0.0f);
+    return;
+  }
   for (int i = 0; i < depth; ++i)
     for (int j = 0; j < padded; ++j) {
       const int channel = plan.flat ? j % width : j;
@@ -150,12 +196,27 @@ LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int 
   });
 }
 
+// Zeros around the pixels that pack_row writes, in every row of the padded input.
+LANAS_INLINE void clear_borders(float* padded, const Plan& plan) {
+  const int stride = plan.op.stride, c = plan.x.c;
+  for (int row = 0; row < plan.padded_rows(); ++row, padded += plan.pitch) {
+    int from = 0;  // written up to here
+    for (int parity = 0; parity < stride; ++parity) {
+      const int first = (parity + plan.pad) % stride;
+      const int begin = parity * plan.plane + (first + plan.pad) / stride * c;
+      std::fill(padded + from, padded + begin, 0.0f);
+      from = begin + (plan.x.w - first + stride - 1) / stride * c;
+    }
+    std::fill(padded + from, padded + plan.pitch, 0.0f);
+  }
+}
+
 template <int W>
 LANAS_INLINE void forward_thread(const Forward& f, int thread, int threads) {
   const Plan& plan = f.plan;
   Carver carver(f.threads_base + f.thread_bytes * size_t(thread));
   const Forward::Thread t(plan, carver);
-  std::fill_n(t.padded, size_t(plan.padded_rows()) * plan.pitch, 0.0f);
+  clear_borders(t.padded, plan);
   const int block = 4 * plan.step, blocks = (plan.y.h + block - 1) / block;
   const int strips = f.statistics ? 1 : std::clamp(threads / plan.y.n, 1, blocks);
   const int64_t items = int64_t{plan.y.n} * strips;
