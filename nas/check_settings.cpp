@@ -51,6 +51,9 @@ void check_search_settings(const SearchConfig& c) {
   number("--alpha-lr", c.alpha_lr, 0, kHuge);
   whole("--max-skips", c.max_skips, 0, kPairs);
   whole("--latency-draws", c.latency.samples, 1, 1024);
+  whole("--stable-epochs", c.stable_epochs, 0, kMany);
+  whole("--measure-every", c.measure_every, 0, kMany);
+  number("--lambda-lr", c.latency.lambda_lr, 0, kHuge);
 }
 
 void check_retrain_settings(const RetrainConfig& c) {
@@ -67,7 +70,12 @@ void check_retrain_settings(const RetrainConfig& c) {
 }
 
 void check_run_settings(const RunConfig& c) {
-  CHECK(!c.lambdas.empty(), "--lambdas: expected at least one number");
+  CHECK(!c.lambdas.empty() || !c.targets_ms.empty(), "--lambdas: expected at least one number");
+  for (const double target : c.targets_ms) {
+    CHECK(target > 0 && std::isfinite(target), "--target-ms: expected milliseconds above 0, found ", target);
+    CHECK(std::count(c.targets_ms.begin(), c.targets_ms.end(), target) == 1,
+          "--target-ms: expected different numbers, found ", target, " twice");
+  }
   for (size_t i = 0; i < c.lambdas.size(); ++i) {
     const double lambda = c.lambdas[i];
     CHECK(lambda >= 0 && std::isfinite(lambda), "--lambdas: expected numbers >= 0, found ", lambda);

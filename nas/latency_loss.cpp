@@ -23,16 +23,17 @@ const char* latency_mode_name(LatencyMode mode) {
 
 LatencyLoss::LatencyLoss(Tape& tape, const Var alpha[2], const Var beta[2], const Regressor& regressor,
                          const LatencyLossConfig& config)
-    : tape_(tape) {
+    : tape_(tape), config_(config) {
   CHECK(config.reference_ms > 0 && config.temperature > 0 && config.samples > 0, "latency loss: reference ",
         config.reference_ms, " ms, temperature ", config.temperature, " and samples ", config.samples,
         " must be positive");
   const bool sampled = config.mode == LatencyMode::sample;
   const int samples = sampled ? config.samples : 1;
-  const Var temperature = tape.input({1, 1, 1, 1}), scale = tape.input({1, 1, 1, 1});
-  const float factor = float(config.lambda / config.reference_ms);
+  const Var temperature = tape.input({1, 1, 1, 1});
+  scale_ = tape.input({1, 1, 1, 1});
+  const float factor = float(config.lambda / unit_ms());
   upload(tape.device(), tape.data(temperature).data, &config.temperature, sizeof(float));
-  upload(tape.device(), tape.data(scale).data, &factor, sizeof factor);
+  upload(tape.device(), tape.data(scale_).data, &factor, sizeof factor);
   const Var code = tape.activation({samples, 1, 1, kCodeSize});
   for (int kind = 0; kind < 2; ++kind) {
     if (sampled) noise_[kind] = tape.input({samples, 1, 1, kLayout.noise_size()});
@@ -41,7 +42,7 @@ LatencyLoss::LatencyLoss(Tape& tape, const Var alpha[2], const Var beta[2], cons
                       tape.slice(code, kind * kCellCode, (kind + 1) * kCellCode));
   }
   latency_ms = mean_rows(tape, regressor.apply(tape, code));
-  term = scale_segments(tape, latency_ms, scale, {1});
+  term = scale_segments(tape, latency_ms, scale_, {1});
   step_ = Memory(tape.device(), sizeof(uint64_t));
 }
 
@@ -55,6 +56,11 @@ void LatencyLoss::draw(Stream& stream, uint64_t seed, uint64_t step) {
   }
 }
 
+void LatencyLoss::set_lambda(Stream& stream, double lambda) {
+  const float factor = float(lambda / unit_ms());
+  upload(stream, tape_.data(scale_).data, &factor, sizeof factor);
+}
+
 double soft_latency_ms(Stream& stream, const ParameterStore& architecture, const Regressor& regressor,
                        float temperature) {
   Tape tape(architecture.device());
@@ -65,7 +71,8 @@ double soft_latency_ms(Stream& stream, const ParameterStore& architecture, const
     if (const int index = architecture.find(join("beta_", kinds[kind])); index >= 0)
       beta[kind] = tape.parameter(architecture, index);
   }
-  const LatencyLoss loss(tape, alpha, beta, regressor, {LatencyMode::soft, 1, temperature, 1, 1});
+  const LatencyLoss loss(tape, alpha, beta, regressor,
+                         {.mode = LatencyMode::soft, .samples = 1, .temperature = temperature, .lambda = 1});
   Plan plan(tape, {.outputs = {loss.latency_ms}}, std::make_shared<Workspace>(architecture.device()));
   plan.forward(stream);
   float ms = 0;

@@ -1,9 +1,10 @@
 // latency_loss.h -- the term lambda * LAT(alpha) / reference of the search loss, on the supernet's tape:
 // architecture parameters -> encoding -> trained predictor -> milliseconds, so one backward pass carries the
-// latency gradient into alpha. How a soft alpha meets a predictor trained on binary codes is our own choice
-// (docs/method.md).
+// latency gradient into alpha. With a target: lambda * (LAT / target - 1), lambda learned by gradient ascent.
+// How a soft alpha meets a predictor trained on binary codes is our own choice (docs/method.md).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
@@ -24,10 +25,13 @@ const char* latency_mode_name(LatencyMode mode);
 
 struct LatencyLossConfig {
   LatencyMode mode = LatencyMode::sample;
-  int samples = 4;        // of mode sample
-  float temperature = 1;  // of the relaxation
-  double lambda = 0;
+  int samples = 4;          // of mode sample
+  float temperature = 1;    // of the relaxation
+  double lambda = 0;        // with a target: where the ascent starts
   double reference_ms = 1;  // the loss is lambda * latency / reference
+  double target_ms = 0;     // above 0: the latency aimed at, in place of reference_ms
+  double lambda_lr = 0.05;  // of the ascent, per alpha step
+  bool active() const { return lambda != 0 || target_ms > 0; }
 };
 
 class LatencyLoss {
@@ -42,10 +46,19 @@ class LatencyLoss {
 
   // Draws the Gumbel noise of one step; does nothing in the other modes.
   void draw(Stream& stream, uint64_t seed, uint64_t step);
+  // The weight of the term from the next forward pass on.
+  void set_lambda(Stream& stream, double lambda);
+  // One step of the ascent: lambda + lambda_lr (latency / target - 1), at least 0.
+  double ascend(double lambda, double latency) const {
+    return std::max(0.0, lambda + config_.lambda_lr * (latency / config_.target_ms - 1));
+  }
 
  private:
+  double unit_ms() const { return config_.target_ms > 0 ? config_.target_ms : config_.reference_ms; }
+
   const Tape& tape_;
-  Var noise_[2];
+  LatencyLossConfig config_;
+  Var noise_[2], scale_;
   Memory step_;
 };
 

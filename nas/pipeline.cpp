@@ -3,17 +3,18 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
-#include <numeric>
 #include <optional>
 
 #include "kernels/core/timing.h"
 #include "nas/check_settings.h"
+#include "nas/classify.h"
 #include "nas/interrupt.h"
 #include "nas/machine.h"
+#include "nas/memory_need.h"
 #include "nas/progress.h"
 #include "nas/report_text.h"
 #include "nas/run_log.h"
-#include "nas/search_space.h"
+#include "nas/search_stage.h"
 #include "nas/settings.h"
 #include "nas/trainer_state.h"
 #include "predictor/fit_report.h"
@@ -65,8 +66,7 @@ class Pipeline {
   void run_stages() {
     stage("latency table", [&] { measure_architectures(); });
     stage("predictor", [&] { fit_predictor(); });
-    for (double lambda : config_.lambdas) search_one(lambda);
-    stage("random genotypes", [&] { draw_random_networks(); });
+    search_all();
     for (NetworkResult& network : report_.networks)
       stage("retrain " + network.name, [&] { retrain_one(network); });
     stage("measure", [&] { measure_networks(); });
@@ -121,6 +121,14 @@ class Pipeline {
     data_ = load_image_data(config_.data_folder);
     check_search_images(config_.search, data_);
     check_retrain_images(config_.retrain, data_);
+    const size_t available = available_memory();
+    const MemoryNeed searching = search_memory(config_.search, data_);
+    const MemoryNeed training = retrain_memory(config_.retrain, heaviest_genotype(), data_);
+    check_memory("the search", searching, available, config_.search.supernet.batch, "--batch", "--channels");
+    check_memory("retraining", training, available, config_.retrain.network.batch, "--eval-batch",
+                 "--eval-channels");
+    say("memory", memory_text("the search", searching, available));
+    say("memory", memory_text("retraining at most", training, available));
     report_.data = data_.name;
   }
 
@@ -154,7 +162,6 @@ class Pipeline {
 
   void fit_predictor() {
     const Dataset data = latency_dataset(campaign_);
-    reference_ms_ = std::accumulate(data.y.begin(), data.y.end(), 0.0) / double(data.rows);
     const int train = data.rows - int(std::lround(config_.predictor_test_fraction * data.rows));
     // All random draws of this fit come from the run's seed; the fit runs again on every start, to the same
     // bits.
@@ -181,60 +188,19 @@ class Pipeline {
              percent(p.linear_mape), ", noise ", percent(p.noise_mape), "), Spearman ", p.spearman));
   }
 
-  void search_one(double lambda) {
-    NetworkResult network;
-    network.lambda = lambda;
-    const auto zeros = std::count(config_.lambdas.begin(), config_.lambdas.end(), 0.0);
-    const bool several = ssize(config_.lambdas) - zeros > 1;
-    network.name = lambda == 0 ? "lambda0" : several ? join("latency", lambda) : "latency";
-    SearchConfig search = config_.search;
-    search.latency.lambda = lambda;
-    search.latency.reference_ms = reference_ms_;
-    stage("search " + network.name, [&] {
-      Progress progress("search " + network.name, 1, config_.quiet);
-      SearchHooks hooks;
-      hooks.on_step = show_steps(progress);
-      hooks.on_epoch = [&](const SearchEpoch& e) {
-        log_->event("search epoch", {{"network", network.name}, {"result", to_json(e)}});
-        say("  epoch " + std::to_string(e.epoch + 1),
-            join("validation accuracy ", percent(e.valid_accuracy), ", predicted ", ms(e.hard_ms), " (soft ",
-                 ms(e.soft_ms), "), skips ", e.skips_normal, "+", e.skips_reduce, ", entropy ",
-                 e.alpha_entropy));
-      };
-      const SearchResult result = search_network(search, network.name, hooks);
-      network.genotype = result.genotype;
-      network.search = result.history;
-      progress.finish();
-    });
-    describe(network);
-    report_.networks.push_back(network);
-  }
-
-  SearchResult search_network(const SearchConfig& search, const std::string& name, const SearchHooks& hooks) {
-    return lanas::search(stream_, search, data_, &*regressor_, file("search-" + name + ".safetensors"),
-                         hooks);
-  }
-
-  // Random genotypes as fast as the network searched with the largest lambda: predicted within 5% of it.
-  void draw_random_networks() {
-    constexpr double kWithin = 0.05;
-    constexpr int kTries = 100'000;
-    const auto fast = std::max_element(report_.networks.begin(), report_.networks.end(),
-                                       [](const auto& a, const auto& b) { return a.lambda < b.lambda; });
-    const double target_ms = fast->predicted_ms;
-    Random random(config_.seed, 0x72616e646f6du);
-    int found = 0;
-    for (int tries = 0; found < config_.random_networks && tries < kTries; ++tries) {
-      NetworkResult network;
-      network.genotype = sample_genotype(random);
-      if (std::abs(predict_ms(*regressor_, network.genotype) / target_ms - 1) > kWithin) continue;
-      network.name = join("random", found++);
+  void search_all() {
+    SearchStage searches(config_, stream_, data_, campaign_, *regressor_, *log_,
+                         [this](const std::string& label, const std::string& text) { say(label, text); });
+    searches.check_targets();
+    auto add = [&](NetworkResult network) {
       describe(network);
-      report_.networks.push_back(network);
-    }
-    if (found < config_.random_networks)
-      say("random genotypes",
-          join("only ", found, " of ", config_.random_networks, " found within 5% of ", ms(target_ms)));
+      report_.networks.push_back(std::move(network));
+    };
+    for (const SearchStage::Job& job : searches.jobs())
+      stage("search " + job.name, [&] { add(searches.search(job)); });
+    stage("random genotypes", [&] {
+      for (NetworkResult& network : searches.random(report_.networks)) add(std::move(network));
+    });
   }
 
   void describe(NetworkResult& network) {
@@ -282,7 +248,7 @@ class Pipeline {
   void test_networks() {
     for (NetworkResult& network : report_.networks) {
       TrainedNetwork trained = load_trained(file(network.name + ".safetensors"));
-      network.test_accuracy = test_accuracy(stream_, trained, data_);
+      network.test_accuracy = test_confusion(stream_, trained, data_).accuracy();
     }
   }
 
@@ -303,14 +269,16 @@ class Pipeline {
   Campaign campaign_;
   std::optional<Regressor> regressor_;
   std::optional<RunLog> log_;
-  double reference_ms_ = 0;
 };
 
 }  // namespace
 
+std::string default_folder(const RunConfig& config, const std::string& what) {
+  return join("runs/", utc_time().substr(0, 10), "-", config.preset, "-", what);
+}
+
 RunReport run_pipeline(RunConfig config) {
-  if (config.folder.empty())
-    config.folder = join("runs/", utc_time().substr(0, 10), "-", config.preset, "-", config.seed);
+  if (config.folder.empty()) config.folder = default_folder(config, std::to_string(config.seed));
   config.search.seed = config.retrain.seed = config.campaign.seed = config.seed;
   config.search.supernet.image = config.retrain.network.image;
   config.search.supernet.classes = config.retrain.network.classes;
@@ -334,6 +302,8 @@ std::vector<std::string> read_run_arguments(const std::string& folder) {
 }
 
 Json to_json(const RunConfig& c) {
+  Json metrics = Json::array();
+  for (const CostMetric metric : c.metrics) metrics.push_back(metric_name(metric));
   return {{"preset", c.preset},
           {"data", c.data_folder},
           {"device", device_name(c.device)},
@@ -342,6 +312,8 @@ Json to_json(const RunConfig& c) {
           {"latency_samples", c.latency_samples},
           {"latency_table", c.latency_table},
           {"lambdas", c.lambdas},
+          {"targets_ms", c.targets_ms},
+          {"metrics", metrics},
           {"random_networks", c.random_networks},
           {"predictor_test_fraction", c.predictor_test_fraction},
           {"search", to_json(c.search)},

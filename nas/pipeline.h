@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "nas/campaign.h"
+#include "nas/cost.h"
 #include "nas/report.h"
 #include "nas/retrain.h"
 #include "nas/search.h"
@@ -26,7 +27,9 @@ struct RunConfig {
   int latency_samples = 1000;  // architectures measured for the predictor
   double predictor_test_fraction = 0.2;
   std::vector<double> lambdas = {0};  // one search each; the first is "lambda0" where 0, the others "latency"
-  int random_networks = 1;            // random genotypes retrained beside them
+  std::vector<double> targets_ms;     // latencies to be met, one search each: "latency-target"
+  std::vector<CostMetric> metrics = {CostMetric::latency};  // what lambdas above 0 and targets hold down
+  int random_networks = 1;                                  // random genotypes retrained beside them
   CampaignConfig campaign;
   SearchConfig search;
   RetrainConfig retrain;
@@ -45,6 +48,9 @@ std::vector<std::string> preset_names();
 // Fills in what follows from other settings (seeds, image side, classes, the latency network), then runs.
 // Settings, images and a given latency table are checked before the folder is made.
 RunReport run_pipeline(RunConfig config);
+
+// runs/DATE-PRESET-WHAT: where a run goes that was not told a folder.
+std::string default_folder(const RunConfig& config, const std::string& what);
 
 // The command line that the run in `folder` was started with; Error naming the folder if it holds no run.
 std::vector<std::string> read_run_arguments(const std::string& folder);

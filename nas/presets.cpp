@@ -38,9 +38,11 @@ RunConfig quick() {
   return c;
 }
 
-RunConfig published(bool partial) {
+RunConfig published(bool partial, bool second_order = false) {
   RunConfig c;
-  c.preset = partial ? "pc-darts" : "darts";
+  c.preset = partial ? "pc-darts" : second_order ? "darts-second-order" : "darts";
+  c.search.second_order = second_order;
+  c.search.measure_every = 5;
   c.latency_samples = 20'000;
   c.lambdas = {0, 0.1};
   c.random_networks = 1;
@@ -58,12 +60,13 @@ RunConfig published(bool partial) {
 
 }  // namespace
 
-std::vector<std::string> preset_names() { return {"quick", "darts", "pc-darts"}; }
+std::vector<std::string> preset_names() { return {"quick", "darts", "darts-second-order", "pc-darts"}; }
 
 RunConfig preset(const std::string& name) {
   if (name == "quick") return quick();
   if (name == "darts" || name == "pc-darts") return published(name == "pc-darts");
-  throw Error("--preset: expected quick, darts or pc-darts, found '" + name + "'");
+  if (name == "darts-second-order") return published(false, true);
+  throw Error("--preset: expected quick, darts, darts-second-order or pc-darts, found '" + name + "'");
 }
 
 }  // namespace lanas

@@ -19,6 +19,8 @@ Json network_json(const NetworkResult& n) {
   for (const RetrainEpoch& epoch : n.training) training.push_back(to_json(epoch));
   return {{"name", n.name},
           {"lambda", n.lambda},
+          {"metric", n.metric},
+          {"target_ms", n.target_ms},
           {"genotype", write_genotype(n.genotype)},
           {"test_accuracy", number(n.test_accuracy)},
           {"valid_accuracy", number(n.valid_accuracy)},
@@ -62,6 +64,8 @@ NetworkResult network_from_json(const Json& json) {
   NetworkResult n;
   n.name = json.at("name");
   n.lambda = json.at("lambda");
+  n.metric = json.value("metric", n.metric);
+  n.target_ms = json.value("target_ms", 0.0);
   n.genotype = read_genotype(json.at("genotype").get<std::string>());
   n.test_accuracy = read_number(json, "test_accuracy");
   n.valid_accuracy = read_number(json, "valid_accuracy");
@@ -102,7 +106,9 @@ std::string padded(const std::string& text, size_t width, bool left) {
   return left ? text + space : space + text;
 }
 
-std::string aligned(const std::vector<std::vector<std::string>>& rows) {
+}  // namespace
+
+std::string aligned_table(const std::vector<std::vector<std::string>>& rows) {
   std::vector<size_t> widths(rows[0].size());
   for (const auto& row : rows)
     for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
@@ -114,11 +120,28 @@ std::string aligned(const std::vector<std::vector<std::string>>& rows) {
   return text;
 }
 
-}  // namespace
+std::vector<const NetworkResult*> accuracy_latency_front(const RunReport& report) {
+  std::vector<const NetworkResult*> front;
+  for (const NetworkResult& n : report.networks) {
+    const bool beaten =
+        std::any_of(report.networks.begin(), report.networks.end(), [&](const NetworkResult& other) {
+          const double ms = other.latency_ms.median_ms, accuracy = other.test_accuracy;
+          return ms <= n.latency_ms.median_ms && accuracy >= n.test_accuracy &&
+                 (ms < n.latency_ms.median_ms || accuracy > n.test_accuracy);
+        });
+    if (!beaten) front.push_back(&n);
+  }
+  std::stable_sort(front.begin(), front.end(), [](const NetworkResult* a, const NetworkResult* b) {
+    return a->latency_ms.median_ms < b->latency_ms.median_ms;
+  });
+  return front;
+}
 
 Json report_json(const RunReport& report) {
   Json networks = Json::array(), stages = Json::array(), setting = Json::object();
   for (const NetworkResult& network : report.networks) networks.push_back(network_json(network));
+  Json front = Json::array();
+  for (const NetworkResult* network : accuracy_latency_front(report)) front.push_back(network->name);
   for (const auto& [name, seconds] : report.stages)
     stages.push_back({{"name", name}, {"seconds", number(seconds)}});
   for (const auto& [key, value] : report.latency_setting) setting[key] = value;
@@ -128,6 +151,7 @@ Json report_json(const RunReport& report) {
           {"date", report.date},
           {"machine", report.machine},
           {"networks", networks},
+          {"front", front},
           {"predictor", predictor_json(report.predictor)},
           {"latency_setting", setting},
           {"stages", stages},
@@ -177,8 +201,11 @@ std::vector<std::vector<std::string>> network_rows(const RunReport& report) {
     const bool random = n.search.empty() && n.lambda == 0 && n.name != "lambda0";
     const bool baseline = n.name == "lambda0";
     const double change = latency_change(report, n);
-    rows.push_back({n.name, random ? "-" : join(n.lambda), percent(n.test_accuracy, 2),
-                    fixed(n.latency_ms.median_ms, 3),
+    rows.push_back({n.name,
+                    random            ? "-"
+                    : n.target_ms > 0 ? fixed(n.lambda, 2) + " learned"
+                                      : join(n.lambda),
+                    percent(n.test_accuracy, 2), fixed(n.latency_ms.median_ms, 3),
                     fixed(n.latency_ms.p10_ms, 3) + " - " + fixed(n.latency_ms.p90_ms, 3),
                     baseline || !std::isfinite(change) ? "-" : signed_fixed(100 * change, 1) + "%",
                     fixed(n.predicted_ms, 3), short_count(n.parameters), short_count(n.macs),
@@ -190,18 +217,23 @@ std::vector<std::vector<std::string>> network_rows(const RunReport& report) {
 std::vector<std::string> comparisons(const RunReport& report) {
   std::vector<std::string> lines;
   const NetworkResult* base = baseline_of(report);
-  if (!base) return lines;
   for (const NetworkResult& n : report.networks) {
+    if (!base) break;
     const double change = latency_change(report, n);
     if (!(n.lambda > 0) || !std::isfinite(change)) continue;
     const double points = 100 * (n.test_accuracy - base->test_accuracy);
-    lines.push_back(join("With the latency term (", n.name, ", lambda ", n.lambda,
+    lines.push_back(join("With the ", n.metric, " term (", n.name, ", lambda ", n.lambda,
                          "): ", fixed(n.latency_ms.median_ms, 3), " ms measured against ",
                          fixed(base->latency_ms.median_ms, 3), " ms without it, ", percent(std::abs(change)),
                          change < 0 ? " lower" : " higher", "; test accuracy ", percent(n.test_accuracy, 2),
                          " against ", percent(base->test_accuracy, 2), ", ", fixed(std::abs(points), 2),
                          points < 0 ? " points lower." : " points higher."));
   }
+  std::string front;
+  for (const NetworkResult* n : accuracy_latency_front(report))
+    front += join(front.empty() ? "" : ", ", n->name, " (", fixed(n->latency_ms.median_ms, 3), " ms, ",
+                  percent(n->test_accuracy, 2), ")");
+  lines.push_back("Measured front, no other network both faster and more accurate: " + front + ".");
   return lines;
 }
 
@@ -226,7 +258,7 @@ std::vector<std::string> predictor_lines(const PredictorResult& p) {
 }
 
 std::string report_table(const RunReport& report) {
-  std::string text = aligned(network_rows(report)) + '\n';
+  std::string text = aligned_table(network_rows(report)) + '\n';
   for (const std::string& line : comparisons(report)) text += line + '\n';
   for (const std::string& line : predictor_lines(report.predictor)) text += line + '\n';
   text += join("Time ", format_seconds(report.seconds), ", at most ",

@@ -18,8 +18,10 @@
 namespace lanas {
 
 struct NetworkResult {
-  std::string name;   // "lambda0", "latency", "random0", ...
-  double lambda = 0;  // of the search; 0 for random genotypes
+  std::string name;                // "lambda0", "latency", "random0", ...
+  double lambda = 0;               // of the search; 0 for random genotypes
+  std::string metric = "latency";  // that lambda weighs
+  double target_ms = 0;            // that the search was to meet; 0: none
   Genotype genotype;
   double test_accuracy = 0;   // of the retrained network, measured once, at the end
   double valid_accuracy = 0;  // the best epoch of retraining, on held-out training images

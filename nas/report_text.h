@@ -39,8 +39,12 @@ std::vector<std::vector<std::string>> network_rows(const RunReport& report);
 const NetworkResult* baseline_of(const RunReport& report);
 // network's measured latency over the baseline's, minus 1; NaN without one.
 double latency_change(const RunReport& report, const NetworkResult& network);
-// One sentence per network searched with the latency term: what the term changed.
+// One sentence per network searched with a latency or cost term: what the term changed; then the front.
 std::vector<std::string> comparisons(const RunReport& report);
+// The networks that no other one beats in both measured latency and test accuracy, fastest first.
+std::vector<const NetworkResult*> accuracy_latency_front(const RunReport& report);
+// Rows of cells as lines, the first column to the left, the others to the right; the first row is the header.
+std::string aligned_table(const std::vector<std::vector<std::string>>& rows);
 // The predictor beside ridge regression and the noise, one sentence per entry.
 std::vector<std::string> predictor_lines(const PredictorResult& predictor);
 

@@ -17,8 +17,12 @@ using Json = nlohmann::json;
 uint64_t seed_of(uint64_t seed, uint64_t purpose) { return seed * 16 + 8 + purpose; }
 enum : uint64_t { kWeights = 0, kSplit = 1, kBatches = 2, kAugment = 3, kDropPath = 4 };
 
-Json network_settings(const NetworkConfig& config, const Genotype& genotype, const std::string& data_name) {
-  return {{"network", to_json(config)}, {"genotype", write_genotype(genotype)}, {"data", data_name}};
+Json network_settings(const NetworkConfig& config, const Genotype& genotype, const ImageData& data) {
+  return {{"network", to_json(config)},
+          {"genotype", write_genotype(genotype)},
+          {"data", data.name},
+          {"mean", data.mean},
+          {"stddev", data.stddev}};
 }
 
 // Paths that are never dropped cost nothing: the tape then has no masks.
@@ -35,6 +39,7 @@ class Retrain {
         config_(config),
         genotype_(genotype),
         data_name_(data.name),
+        network_settings_(network_settings(config.network, genotype, data)),
         best_path_(best),
         weights_(stream.device()),
         buffers_(stream.device()),
@@ -134,7 +139,7 @@ class Retrain {
     file.put("weights.", weights_);
     file.put("buffers.", buffers_);
     file.metadata["kind"] = "network";
-    file.metadata["settings"] = network_settings(config_.network, genotype_, data_name_).dump();
+    file.metadata["settings"] = network_settings_.dump();
     file.metadata["validation"] = Json{{"epoch", state_.epoch}, {"accuracy", valid.accuracy}}.dump();
     write_tensors(best_path_, file);
   }
@@ -180,7 +185,9 @@ class Retrain {
   Stream& stream_;
   RetrainConfig config_;
   Genotype genotype_;
-  std::string data_name_, best_path_;
+  std::string data_name_;
+  Json network_settings_;
+  std::string best_path_;
   ParameterStore weights_, buffers_;
   Network net_;
   std::optional<Plan> train_plan_, valid_plan_;
@@ -219,6 +226,10 @@ TrainedNetwork load_trained(const std::string& path) {
                       n.at("drop_path")};
     trained.genotype = read_genotype(settings.at("genotype").get<std::string>(), path);
     trained.data_name = settings.at("data");
+    for (size_t c = 0; c < 3; ++c) {
+      trained.mean[c] = settings.at("mean").at(c);
+      trained.stddev[c] = settings.at("stddev").at(c);
+    }
   } catch (const Json::exception& e) {
     throw Error(join(path, ": its settings are damaged: ", e.what()));
   } catch (const std::out_of_range&) {
@@ -230,23 +241,6 @@ TrainedNetwork load_trained(const std::string& path) {
   file.get("weights.", trained.weights, path);
   file.get("buffers.", trained.buffers, path);
   return trained;
-}
-
-double test_accuracy(Stream& stream, TrainedNetwork& trained, const ImageData& data) {
-  CHECK(data.name == trained.data_name && data.classes == trained.config.classes &&
-            data.side == trained.config.image,
-        "test_accuracy: the network was trained on ", trained.data_name, ", the images are ", data.name);
-  NetworkConfig config = trained.config;
-  config.auxiliary = config.drop_path = false;
-  const Network network(config, trained.genotype, trained.weights, trained.buffers);
-  Plan plan(network.tape, {.outputs = {network.loss, network.logits}},
-            std::make_shared<Workspace>(stream.device()));
-  BatchLoader loader(stream, data, true);
-  std::vector<int> all(size_t(data.test_count()));
-  for (size_t i = 0; i < all.size(); ++i) all[i] = int(i);
-  return evaluate(stream, {plan, network.tape, network.images, network.labels, network.logits, network.loss},
-                  loader, all)
-      .accuracy;
 }
 
 }  // namespace lanas

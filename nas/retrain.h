@@ -52,12 +52,10 @@ struct TrainedNetwork {
   NetworkConfig config;
   Genotype genotype;
   std::string data_name;
+  float mean[3] = {}, stddev[3] = {};  // of the training images' pixels in [0, 1], by channel
   ParameterStore weights, buffers;
 };
 // Throws Error naming the file if it is no such checkpoint or does not fit its own genotype.
 TrainedNetwork load_trained(const std::string& path);
-
-// Accuracy on the test images. A run calls it once per network, at its end.
-double test_accuracy(Stream& stream, TrainedNetwork& network, const ImageData& data);
 
 }  // namespace lanas

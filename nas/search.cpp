@@ -1,11 +1,13 @@
 #include "nas/search.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "autograd/optimizer.h"
 #include "nas/batch_loader.h"
 #include "nas/evaluate.h"
 #include "nas/search_space.h"
+#include "nas/second_order.h"
 #include "nas/settings.h"
 #include "nas/trainer_state.h"
 
@@ -31,7 +33,7 @@ double mean_entropy(const ParameterStore& architecture) {
 class Search {
  public:
   Search(Stream& stream, const SearchConfig& config, const ImageData& data, const Regressor* regressor,
-         const std::string& checkpoint)
+         const Regressor* penalty, const std::string& checkpoint)
       : stream_(stream),
         config_(config),
         regressor_(regressor),
@@ -42,22 +44,30 @@ class Search {
         loader_(stream, data, false),
         reader_(stream, "search"),
         saver_(checkpoint, config.checkpoint_seconds) {
-    CHECK(config.latency.lambda == 0 || regressor, "search: lambda ", config.latency.lambda,
-          " needs a latency predictor");
+    CHECK(!config.latency.active() || regressor || penalty, "search: lambda ", config.latency.lambda,
+          ", target ", config.latency.target_ms, " ms: a latency predictor is needed");
+    lambda_ = config.latency.lambda;
     Var alpha_loss = net_.loss;
-    if (regressor && config.latency.lambda != 0) {
-      latency_.emplace(net_.tape, net_.alpha, net_.beta, *regressor, config.latency);
+    std::vector<Var> alpha_outputs = {net_.loss};
+    if (config.latency.active()) {
+      latency_.emplace(net_.tape, net_.alpha, net_.beta, penalty ? *penalty : *regressor, config.latency);
       alpha_loss = weighted_sum(net_.tape, {net_.loss, latency_->term}, {1, 1});
+      alpha_outputs.push_back(latency_->latency_ms);
     }
     for (ParameterStore* store : {&weights_, &buffers_, &architecture_})
       store->allocate(seed_of(config.seed, kWeights));
     auto workspace = std::make_shared<Workspace>(stream.device());
-    alpha_plan_.emplace(net_.tape, PlanOptions{{net_.loss}, alpha_loss, {&architecture_}, {}, true},
-                        workspace);
+    if (config.second_order)
+      second_order_.emplace(net_.tape, net_.loss, alpha_loss, alpha_outputs, weights_, architecture_,
+                            workspace);
+    else
+      alpha_plan_.emplace(net_.tape, PlanOptions{alpha_outputs, alpha_loss, {&architecture_}, {}, true},
+                          workspace);
     weight_plan_.emplace(net_.tape, PlanOptions{{net_.loss, net_.logits}, net_.loss, {&weights_}, {}, true},
                          workspace);
     valid_plan_.emplace(net_.tape, PlanOptions{{net_.loss, net_.logits}, {}, {}, {}, false}, workspace);
-    alpha_plan_->update_statistics = weight_plan_->update_statistics = true;
+    weight_plan_->update_statistics = true;
+    if (alpha_plan_) alpha_plan_->update_statistics = true;
     sgd_.emplace(weights_, config.momentum, config.weight_decay, config.clip);
     adam_.emplace(architecture_, config.alpha_lr, config.alpha_beta1, config.alpha_beta2,
                   config.alpha_weight_decay);
@@ -82,13 +92,14 @@ class Search {
          .step = [&] { return step(); },
          .end_epoch =
              [&](double start_ms) {
-               history_.push_back(summarise());
+               history_.push_back(summarise(hooks));
                history_.back().seconds = seconds_since(start_ms);
                if (hooks.on_epoch) hooks.on_epoch(history_.back());
              },
          .save = [&] { return save(); },
-         .on_step = hooks.on_step});
-    return {derived(), history_};
+         .on_step = hooks.on_step,
+         .finished = [&] { return stable(); }});
+    return {derived(), history_, values()};
   }
 
  private:
@@ -108,16 +119,37 @@ class Search {
                  uint64_t(global_step()));
   }
 
-  // One bilevel step; returns the training loss, or the last one read.
-  double step() {
-    if (state_.epoch >= config_.frozen_epochs) {
-      load_batch(alpha_batches_->random_batch(uint64_t(global_step())), 1);
-      if (latency_) latency_->draw(stream_, seed_of(config_.seed, kNoise), uint64_t(global_step()));
+  void load_train() { load_batch(weight_batches_->epoch_batch(state_.epoch, state_.step), 0); }
+  void load_valid() { load_batch(alpha_batches_->random_batch(uint64_t(global_step())), 1); }
+
+  void alpha_step() {
+    if (latency_) {
+      latency_->set_lambda(stream_, lambda_);
+      latency_->draw(stream_, seed_of(config_.seed, kNoise), uint64_t(global_step()));
+    }
+    auto ascend = [&](Plan& plan) {
+      if (config_.latency.target_ms == 0) return;
+      float latency = 0;
+      download(stream_, &latency, plan.value(latency_->latency_ms).data, sizeof latency);
+      lambda_ = latency_->ascend(lambda_, latency);
+    };
+    if (second_order_) {
+      second_order_->gradient(
+          stream_, *sgd_, config_.momentum, config_.weight_decay, [&] { load_train(); },
+          [&] { load_valid(); }, ascend);
+    } else {
+      load_valid();
       alpha_plan_->forward(stream_);
       alpha_plan_->backward(stream_);
-      adam_->step(stream_);
+      ascend(*alpha_plan_);
     }
-    load_batch(weight_batches_->epoch_batch(state_.epoch, state_.step), 0);
+    adam_->step(stream_);
+  }
+
+  // One bilevel step; returns the training loss, or the last one read.
+  double step() {
+    if (state_.epoch >= config_.frozen_epochs) alpha_step();
+    load_train();
     weight_plan_->forward(stream_);
     weight_plan_->backward(stream_);
     sgd_->step(stream_);
@@ -128,18 +160,30 @@ class Search {
     return last_loss_;
   }
 
-  Genotype derived() const {
-    if (config_.max_skips >= kPairs) return derive_genotype(architecture_);
-    const auto alpha_normal = architecture_.read("alpha_normal"),
-               alpha_reduce = architecture_.read("alpha_reduce"),
-               beta_normal = architecture_.read("beta_normal"),
-               beta_reduce = architecture_.read("beta_reduce");
-    return derive_with_skip_cap(alpha_normal.data(), alpha_reduce.data(),
-                                beta_normal.empty() ? nullptr : beta_normal.data(),
-                                beta_reduce.empty() ? nullptr : beta_reduce.data(), config_.max_skips);
+  ArchitectureValues values() const {
+    return {{architecture_.read("alpha_normal"), architecture_.read("alpha_reduce")},
+            {architecture_.read("beta_normal"), architecture_.read("beta_reduce")}};
   }
 
-  SearchEpoch summarise() {
+  Genotype derived() const {
+    if (config_.max_skips >= kPairs) return derive_genotype(architecture_);
+    const ArchitectureValues v = values();
+    return derive_with_skip_cap(v.alpha[0].data(), v.alpha[1].data(),
+                                v.beta[0].empty() ? nullptr : v.beta[0].data(),
+                                v.beta[1].empty() ? nullptr : v.beta[1].data(), config_.max_skips);
+  }
+
+  // The same genotype, up to the order of a node's edges, at the end of the last stable_epochs in which alpha
+  // could move and of the one before them.
+  bool stable() const {
+    const size_t wanted = size_t(config_.stable_epochs);
+    if (wanted == 0 || history_.size() < wanted + 1 + size_t(config_.frozen_epochs)) return false;
+    const uint64_t key = genotype_key(history_.back().genotype);
+    return std::all_of(history_.end() - std::ptrdiff_t(wanted) - 1, history_.end(),
+                       [&](const SearchEpoch& epoch) { return genotype_key(epoch.genotype) == key; });
+  }
+
+  SearchEpoch summarise(const SearchHooks& hooks) {
     const Accuracy valid =
         evaluate(stream_, {*valid_plan_, net_.tape, net_.images, net_.labels, net_.logits, net_.loss},
                  loader_, validation_);
@@ -157,6 +201,9 @@ class Search {
       epoch.soft_ms = soft_latency_ms(stream_, architecture_, *regressor_, config_.latency.temperature);
       epoch.hard_ms = predict_ms(*regressor_, epoch.genotype);
     }
+    epoch.lambda = lambda_;
+    if (hooks.measure_ms && config_.measure_every > 0 && (state_.epoch + 1) % config_.measure_every == 0)
+      epoch.measured_ms = hooks.measure_ms(epoch.genotype);
     return epoch;
   }
 
@@ -170,6 +217,7 @@ class Search {
     Json history = Json::array();
     for (const SearchEpoch& epoch : history_) history.push_back(to_json(epoch));
     describe_checkpoint(file, "search", to_json(config_), state_, history);
+    file.metadata["lambda"] = Json(lambda_).dump();
     return file;
   }
 
@@ -185,7 +233,8 @@ class Search {
       state_ = TrainerState::from_json(Json::parse(file.metadata.at("state")));
       for (const Json& epoch : Json::parse(file.metadata.at("history")))
         history_.push_back(search_epoch_from_json(epoch));
-    } catch (const Json::exception& e) {
+      lambda_ = Json::parse(file.metadata.at("lambda"));
+    } catch (const std::exception& e) {
       throw Error(join(path, ": its metadata is damaged: ", e.what()));
     }
   }
@@ -196,6 +245,7 @@ class Search {
   ParameterStore weights_, buffers_, architecture_;
   Supernet net_;
   std::optional<LatencyLoss> latency_;
+  std::optional<SecondOrder> second_order_;
   std::optional<Plan> alpha_plan_, weight_plan_, valid_plan_;
   std::optional<Sgd> sgd_;
   std::optional<Adam> adam_;
@@ -207,13 +257,15 @@ class Search {
   TrainerState state_;
   std::vector<SearchEpoch> history_;
   double last_loss_ = 0;
+  double lambda_ = 0;  // of the latency term; learned where there is a target
 };
 
 }  // namespace
 
 SearchResult search(Stream& stream, const SearchConfig& config, const ImageData& data,
-                    const Regressor* regressor, const std::string& checkpoint, const SearchHooks& hooks) {
-  return Search(stream, config, data, regressor, checkpoint).run(hooks);
+                    const Regressor* regressor, const std::string& checkpoint, const SearchHooks& hooks,
+                    const Regressor* penalty) {
+  return Search(stream, config, data, regressor, penalty, checkpoint).run(hooks);
 }
 
 }  // namespace lanas

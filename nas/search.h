@@ -1,7 +1,7 @@
-// search.h -- differentiable search: first-order bilevel optimisation of weights and architecture parameters
-// (Liu et al. 2019; PC-DARTS: Xu et al. 2020) with the latency term of LA-DARTS (Xu et al., arXiv
-// 2001.06392). A step is an alpha step on a fresh batch of the alpha half, then a weight step on the next
-// batch of the weight half.
+// search.h -- differentiable search: bilevel optimisation of weights and architecture parameters, first
+// or second order (Liu et al. 2019; PC-DARTS: Xu et al. 2020) with the latency term of LA-DARTS (Xu et al.,
+// arXiv 2001.06392). A step is an alpha step on a fresh batch of the alpha half, then a weight step on the
+// next batch of the weight half.
 #pragma once
 
 #include <functional>
@@ -9,8 +9,10 @@
 #include <string>
 #include <vector>
 
+#include "nas/cost.h"
 #include "nas/image_data.h"
 #include "nas/latency_loss.h"
+#include "nas/search_space.h"
 #include "nas/supernet.h"
 
 namespace lanas {
@@ -24,6 +26,10 @@ struct SearchConfig {
   bool flip = true;
   int images = 0;             // of the training images, halved for weights and alpha; 0: all
   int validation_images = 0;  // of the alpha half, for the accuracy in the log; 0: all of it
+  bool second_order = false;  // alpha's gradient looks one weight step ahead (second_order.h)
+  int stable_epochs = 0;      // stop once the genotype has not changed for so many epochs; 0: never
+  int measure_every = 0;      // epochs between two real measurements of the genotype, for the log; 0: never
+  CostMetric metric = CostMetric::latency;  // of the term below: what its predictor predicts
   LatencyLossConfig latency;
   int max_skips = 8;  // in the normal cell of the derived genotype; 8: no cap
   uint64_t seed = 0;
@@ -39,23 +45,29 @@ struct SearchEpoch {
   int skips_normal = 0, skips_reduce = 0;
   double seconds = 0;
   Genotype genotype;
+  double lambda = 0;       // of the latency term at the end of the epoch
+  double measured_ms = 0;  // of the genotype; 0: not measured in this epoch
 };
 
 struct SearchResult {
   Genotype genotype;
   std::vector<SearchEpoch> history;
+  ArchitectureValues architecture;  // what genotypes are decoded from
 };
 
 struct SearchHooks {
   std::function<void(int64_t step, int64_t steps, double loss)> on_step;
   std::function<void(const SearchEpoch&)> on_epoch;
+  std::function<double(const Genotype&)> measure_ms;  // for measure_every; empty: no measuring
 };
 
 // Continues from `checkpoint` if that file exists (to the same bits as an unbroken run; Error if it belongs
 // to other settings) and writes it every checkpoint_seconds, after each epoch and when a stop is requested
-// (then throws Interrupted). Throws Error when the loss is not finite. `regressor` may be null when
-// latency.lambda is 0.
+// (then throws Interrupted). Throws Error when the loss is not finite. `regressor` (ms) may be
+// null when latency is not active. `penalty`, where given, takes its place in the loss (a counted cost, in
+// its own unit); latencies in the log are still the regressor's. Measuring never changes the search.
 SearchResult search(Stream& stream, const SearchConfig& config, const ImageData& data,
-                    const Regressor* regressor, const std::string& checkpoint, const SearchHooks& hooks = {});
+                    const Regressor* regressor, const std::string& checkpoint, const SearchHooks& hooks = {},
+                    const Regressor* penalty = nullptr);
 
 }  // namespace lanas

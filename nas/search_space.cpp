@@ -87,10 +87,7 @@ NodeOptions node_options(const LogStrengths& strength, int node) {
 constexpr int kLists = 2 * kNodes;  // normal nodes, then reduce nodes
 using OptionLists = std::array<NodeOptions, kLists>;
 
-OptionLists option_lists(const float* alpha_normal, const float* alpha_reduce, const float* beta_normal,
-                         const float* beta_reduce) {
-  const LogStrengths normal = log_strengths(alpha_normal, beta_normal);
-  const LogStrengths reduce = log_strengths(alpha_reduce, beta_reduce);
+OptionLists option_lists(const LogStrengths& normal, const LogStrengths& reduce) {
   OptionLists lists;
   for (int node = 0; node < kNodes; ++node) {
     lists[node] = node_options(normal, node);
@@ -180,8 +177,13 @@ Genotype decode(std::span<const float> code) {
 
 std::vector<ScoredGenotype> top_genotypes(const float* alpha_normal, const float* alpha_reduce,
                                           const float* beta_normal, const float* beta_reduce, int count) {
+  return top_genotypes(log_strengths(alpha_normal, beta_normal), log_strengths(alpha_reduce, beta_reduce),
+                       count);
+}
+
+std::vector<ScoredGenotype> top_genotypes(const LogStrengths& normal, const LogStrengths& reduce, int count) {
   CHECK(count >= 0, "top_genotypes: count ", count, " is negative");
-  const OptionLists lists = option_lists(alpha_normal, alpha_reduce, beta_normal, beta_reduce);
+  const OptionLists lists = option_lists(normal, reduce);
   std::priority_queue<Choice> heap;
   Choice best;
   best.score = score_of(lists, best);
@@ -208,7 +210,8 @@ Genotype derive_with_skip_cap(const float* alpha_normal, const float* alpha_redu
                               const float* beta_reduce, int max_skips) {
   CHECK(max_skips >= 0 && max_skips <= kPairs, "derive_with_skip_cap: max_skips ", max_skips,
         ", expected 0 to ", kPairs);
-  const OptionLists lists = option_lists(alpha_normal, alpha_reduce, beta_normal, beta_reduce);
+  const OptionLists lists =
+      option_lists(log_strengths(alpha_normal, beta_normal), log_strengths(alpha_reduce, beta_reduce));
   uint16_t best_with[kNodes][3];
   for (int node = 0; node < kNodes; ++node)
     for (int skips = 0; skips < 3; ++skips) {

@@ -43,10 +43,20 @@ struct ScoredGenotype {
   Genotype genotype;
   double log_strength = 0;  // sum over the 16 kept edges of log(softmax(alpha) * softmax(beta))
 };
+// The numbers that genotypes are decoded from, on the host: alpha [14, 8] of each cell kind; beta [14] of
+// each, or empty.
+struct ArchitectureValues {
+  std::vector<float> alpha[2], beta[2];  // normal, reduce
+  LogStrengths strengths(int kind) const {
+    return log_strengths(alpha[kind].data(), beta[kind].empty() ? nullptr : beta[kind].data());
+  }
+};
+
 // The `count` genotypes with the largest sum of log strengths, best first (fewer if the space is smaller);
 // the first is derive_genotype's, unless strengths tie. alpha [14, 8]; beta [14] or nullptr.
 std::vector<ScoredGenotype> top_genotypes(const float* alpha_normal, const float* alpha_reduce,
                                           const float* beta_normal, const float* beta_reduce, int count);
+std::vector<ScoredGenotype> top_genotypes(const LogStrengths& normal, const LogStrengths& reduce, int count);
 
 // The best genotype by the same score with at most max_skips skip connections in the normal cell (0 to 8).
 Genotype derive_with_skip_cap(const float* alpha_normal, const float* alpha_reduce, const float* beta_normal,

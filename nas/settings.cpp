@@ -25,11 +25,10 @@ Json to_json(const NetworkConfig& c) {
 }
 
 Json to_json(const LatencyLossConfig& c) {
-  return {{"mode", latency_mode_name(c.mode)},
-          {"samples", c.samples},
-          {"temperature", c.temperature},
-          {"lambda", c.lambda},
-          {"reference_ms", c.reference_ms}};
+  return {{"mode", latency_mode_name(c.mode)}, {"samples", c.samples},
+          {"temperature", c.temperature},      {"lambda", c.lambda},
+          {"reference_ms", c.reference_ms},    {"target_ms", c.target_ms},
+          {"lambda_lr", c.lambda_lr}};
 }
 
 Json to_json(const SearchConfig& c) {
@@ -49,6 +48,9 @@ Json to_json(const SearchConfig& c) {
           {"flip", c.flip},
           {"images", c.images},
           {"validation_images", c.validation_images},
+          {"second_order", c.second_order},
+          {"stable_epochs", c.stable_epochs},
+          {"metric", metric_name(c.metric)},
           {"latency", to_json(c.latency)},
           {"max_skips", c.max_skips},
           {"seed", c.seed}};
@@ -83,6 +85,8 @@ Json to_json(const SearchEpoch& e) {
           {"skips_normal", e.skips_normal},
           {"skips_reduce", e.skips_reduce},
           {"seconds", e.seconds},
+          {"lambda", e.lambda},
+          {"measured_ms", e.measured_ms},
           {"genotype", write_genotype(e.genotype)}};
 }
 
@@ -96,9 +100,13 @@ Json to_json(const RetrainEpoch& e) {
 }
 
 SearchEpoch search_epoch_from_json(const Json& j) {
-  SearchEpoch e{j.at("epoch"),          j.at("train_loss"),   j.at("train_accuracy"), j.at("valid_loss"),
-                j.at("valid_accuracy"), j.at("soft_ms"),      j.at("hard_ms"),        j.at("alpha_entropy"),
-                j.at("skips_normal"),   j.at("skips_reduce"), j.at("seconds"),        {}};
+  SearchEpoch e{j.at("epoch"),          j.at("train_loss"),
+                j.at("train_accuracy"), j.at("valid_loss"),
+                j.at("valid_accuracy"), j.at("soft_ms"),
+                j.at("hard_ms"),        j.at("alpha_entropy"),
+                j.at("skips_normal"),   j.at("skips_reduce"),
+                j.at("seconds"),        {},
+                j.value("lambda", 0.0), j.value("measured_ms", 0.0)};
   e.genotype = read_genotype(j.at("genotype").get<std::string>());
   return e;
 }

@@ -8,7 +8,7 @@ using Json = nlohmann::json;
 
 void run_training(TrainerState& state, Checkpointer& saver, const Training& training) {
   const int64_t steps = int64_t{training.epochs} * training.steps_per_epoch;
-  while (state.epoch < training.epochs) {
+  while (state.epoch < training.epochs && !(state.step == 0 && training.finished && training.finished())) {
     const double start_ms =
         now_ms() - 1000 * state.epoch_seconds;  // as if this epoch had never been interrupted
     training.begin_epoch();

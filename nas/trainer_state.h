@@ -108,6 +108,7 @@ struct Training {
       end_epoch;                     // start_ms: when the epoch began, pauses between runs left out
   std::function<TensorFile()> save;  // the whole state, for the checkpoint
   std::function<void(int64_t step, int64_t steps, double loss)> on_step;  // may be empty
+  std::function<bool()> finished = {};  // may be empty; asked between epochs: whether to end before the last
 };
 
 // Runs from `state` to the last epoch, saving on the way and stopping when asked to (then throws

@@ -15,6 +15,17 @@ TEST(Counts, PublishedNetworks) {
   const NetworkCounts v2 = count_network({36, 20, 10, 32, 1}, resolve_genotype("DARTS_V2"));
   EXPECT_EQ(v2.parameters, 3'349'342);
   EXPECT_EQ(v2.macs, 528'359'040);
+  // These by the PyTorch program of tests/fixtures.
+  struct Row {
+    const char* name;
+    int64_t parameters, macs;
+  };
+  for (const Row& row : {Row{"PC_DARTS_cifar", 3'634'678, 556'670'592}, Row{"PDARTS", 3'433'798, 532'174'464},
+                         Row{"PC_DARTS_image", 3'721'510, 570'466'944}}) {
+    const NetworkCounts counts = count_network({36, 20, 10, 32, 1}, resolve_genotype(row.name));
+    EXPECT_EQ(counts.parameters, row.parameters) << row.name;
+    EXPECT_EQ(counts.macs, row.macs) << row.name;
+  }
 }
 
 TEST(Counts, Supernets) {

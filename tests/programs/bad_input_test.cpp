@@ -89,8 +89,14 @@ TEST_F(BadInputTest, FlagsOfARun) {
   refuse_run({"--lambdas", "0,few"}, {"--lambdas", "few", "number"});
   refuse_run({"--lambdas", "0.5,0.5"}, {"--lambdas", "0.5 twice"});
   refuse_run({"--lambdas", "nan"}, {"--lambdas", "nan"});
+  refuse_run({"--target-ms", "-1"}, {"--target-ms", "-1"});
+  refuse_run({"--target-ms", "0.2,0.2"}, {"--target-ms", "0.2 twice"});
+  refuse_run({"--metric", "speed"}, {"--metric", "latency", "macs", "speed"});
+  refuse_run({"--seeds", "1,1"}, {"--seeds", "1"});
+  refuse_run({"--seeds", "0.5"}, {"--seeds", "0.5"});
+  refuse_run({"--stable-epochs", "-1"}, {"--stable-epochs", "-1"});
   refuse_run({"--threads", "-3"}, {"--threads", "-3"});
-  refuse_run({"--preset", "nope"}, {"--preset", "quick, darts or pc-darts", "nope"});
+  refuse_run({"--preset", "nope"}, {"--preset", "quick, darts, darts-second-order or pc-darts", "nope"});
   refuse_run({"--device", "tpu"}, {"--device", "auto, cpu or cuda", "tpu"});
   refuse_run({"--random", "-1"}, {"--random", "-1"});
   refuse_run({"--latency-samples", "0"}, {"--latency-samples", "0"});
@@ -100,10 +106,19 @@ TEST_F(BadInputTest, FlagsOfARun) {
   refuse_run({"--checkpoint-seconds", "-1"}, {"--checkpoint-seconds", "-1"});
   refuse_run({"--nope"}, {"--nope"});
   refuse_run({"--epochs", "many"}, {"--epochs", "many", "number"});
-  refuse({"nope"}, {"run, search, retrain, evaluate or show"});
-  refuse({}, {"run, search, retrain, evaluate or show"});
+  refuse({"nope"}, {"run, search, retrain, evaluate, predict, export or show"});
+  refuse({}, {"run, search, retrain, evaluate, predict, export or show"});
   refuse({"run", "--resume"}, {"--resume"});
   refuse({"retrain"}, {"--genotype", "required"});
+}
+
+// Its ends are measured: the fastest network of the space, and the slowest.
+TEST_F(BadInputTest, SlowTargetsOutOfReach) {
+  write_latency_table(at("table.csv"));
+  for (const std::string target : {"0.000001", "100000"})
+    refuse(tiny_run("out" + target) + Words{"--latency", "table.csv", "--target-ms", target},
+           {"--target-ms", target.substr(0, 1), "out of reach", " to ", " ms"});
+  refuse(Words{"search", "--target-ms", "1"} + tiny_search(), {"--target-ms", "--predictor"});
 }
 
 TEST_F(BadInputTest, FlagsOfNetworks) {
