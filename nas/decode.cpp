@@ -137,19 +137,24 @@ std::vector<VerifiedGenotype> Decoder::candidates(const ArchitectureValues& arch
     }
     return ms.at(0);
   };
-  double best_ms = collect(strengths, kExact);
-  if (int(found.size()) < config.count) {
+  // Where the cap on skips leaves too few, skips are made less likely, more and more.
+  for (double unlikely = 0; unlikely <= 16; unlikely = unlikely == 0 ? 1 : 2 * unlikely) {
+    Strengths by = strengths;
+    for (auto& row : by[0]) row[size_t(OpKind::skip_connect)] -= unlikely;
+    double best_ms = collect(by, kExact);
+    if (int(found.size()) >= config.count) break;
     // Doubles the shift until the best decoding has crossed the band, then bisects: its way leads through.
     const double middle = (low_ms + high_ms) / 2, sign = best_ms > middle ? 1 : -1;
     double near = 0, far = 1e-3 / middle;
     while (far * middle < 1e4 &&
-           sign * (best_ms = collect(shifted(strengths, sign * far), kShifted)) > sign * middle)
+           sign * (best_ms = collect(shifted(by, sign * far), kShifted)) > sign * middle)
       near = far, far *= 2;
     for (int i = 0; i < 16; ++i) {
       const double between = (near + far) / 2;
-      best_ms = collect(shifted(strengths, sign * between), kShifted);
+      best_ms = collect(shifted(by, sign * between), kShifted);
       (sign * best_ms > sign * middle ? near : far) = between;
     }
+    if (int(found.size()) >= config.count || config.max_skips >= kPairs) break;
   }
   std::stable_sort(found.begin(), found.end(), [](const VerifiedGenotype& a, const VerifiedGenotype& b) {
     return a.log_strength > b.log_strength;
