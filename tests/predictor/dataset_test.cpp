@@ -40,6 +40,13 @@ TEST(Dataset, OneHotAndStandardisedColumns) {
   EXPECT_NEAR(square, 4, 1e-5);
 }
 
+TEST(Dataset, NumbersValuesAcrossColumns) {
+  const Table table = parse_table(kText, "t.csv");
+  // e0 is 1, 2 or 3 and e1 0 or 1: four values, of which both columns have the 1; a number is not counted.
+  EXPECT_EQ(FeatureCoder(table, {"e0", "e1"}).level_groups(), (std::vector<int>{1, 2, 3, 0, 1}));
+  EXPECT_EQ(FeatureCoder(table, {"e1", "macs"}, 2).level_groups(), (std::vector<int>{0, 1, -1}));
+}
+
 TEST(Dataset, RefusesWhatItCannotCode) {
   const Table table = parse_table(kText, "t.csv");
   const FeatureCoder coder(table, {"e0"});
