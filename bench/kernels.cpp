@@ -1,8 +1,9 @@
 // kernels.cpp -- `bench_latency kernels`: what the time of a network (inference) or of a supernet's training
 // step is made of. Every op is timed in its place in the pass, pass after pass, in turn with whole passes:
-// the sum over ops stands beside the end-to-end time, and what the sum lacks (gaps, clearing, our loop) is a
-// row of its own. Besides: hot, the op again at once after itself; cold, after the caches were flushed. Rows
-// are ops of one name, pass and shape. --sweep tells how a network's time grows instead: the staircase.
+// the sum over ops stands beside the end-to-end time (bench/profile.h says of which passes), and what the sum
+// lacks (gaps, clearing, our loop) is a row of its own. Besides: hot, the op again at once after itself;
+// cold, after the caches were flushed. Rows are ops of one name, pass and shape. --sweep tells how a
+// network's time grows instead: the staircase.
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -86,8 +87,8 @@ struct KernelsCommand {
   void run_network(Stream& stream, const Ceilings& ceilings) {
     const Genotype g = resolve_genotype(genotype);
     ProfiledNetwork net(stream, network, g, common.seed);
-    const std::vector<double> whole = profile(stream, net.work, profile_config());
-    report(stream, net.work, whole, ceilings,
+    profile(stream, net.work, profile_config());
+    report(stream, net.work, ceilings,
            {{"genotype", write_genotype(g)}, {"network", to_json(network)}, {"macs", net.plan->macs()}});
   }
 
@@ -117,9 +118,8 @@ struct KernelsCommand {
       plan.backward(stream);
       stream.synchronize();
     };
-    const std::vector<double> whole = profile(stream, work, profile_config());
-    report(stream, work, whole, ceilings,
-           {{"predictor", "224-128-64-1"}, {"batch", batch}, {"macs", plan.macs()}});
+    profile(stream, work, profile_config());
+    report(stream, work, ceilings, {{"predictor", "224-128-64-1"}, {"batch", batch}, {"macs", plan.macs()}});
   }
 
   void run_sweep() const;
@@ -134,12 +134,11 @@ struct KernelsCommand {
     if (supernet == "pc-darts") config.partial = partial;
     TrainingStep step(stream, config, common.seed);
     Work work = training_work(stream, step);
-    const std::vector<double> whole = profile(stream, work, profile_config());
-    report(stream, work, whole, ceilings, {{"supernet", supernet}, {"network", to_json(config)}});
+    profile(stream, work, profile_config());
+    report(stream, work, ceilings, {{"supernet", supernet}, {"network", to_json(config)}});
   }
 
-  void report(const Stream& stream, const Work& work, const std::vector<double>& whole,
-              const Ceilings& ceilings, const Json& what) const;
+  void report(const Stream& stream, const Work& work, const Ceilings& ceilings, const Json& what) const;
   void draw_shares(const Work& work, double end_to_end) const;
 };
 
@@ -201,15 +200,16 @@ struct Derived {
   }
 };
 
-void KernelsCommand::report(const Stream& stream, const Work& work, const std::vector<double>& whole,
-                            const Ceilings& ceilings, const Json& what) const {
-  const double end_to_end = quantile(whole, 0.5);
+void KernelsCommand::report(const Stream& stream, const Work& work, const Ceilings& ceilings,
+                            const Json& what) const {
+  const std::vector<double>& whole = work.whole_ms;
+  const double end_to_end = work.mean_calm(whole);
   TextTable table{{"op", "pass", "shape", "count", "total_ms", "share_%", "each_ms", "p10_ms", "p90_ms",
                    "hot_ms", "cold_ms", "MFLOP", "MB", "GB/s", "GFLOP/s", "copy_%", "fma_%"},
                   {}};
   Json rows = Json::array();
   double sum = 0;
-  for (const Row& row : group(work.items)) {
+  for (const Row& row : group(work)) {
     const Derived derived(row, end_to_end, ceilings);
     sum += row.total_ms;
     table.rows.push_back(derived.cells());
@@ -246,7 +246,7 @@ void KernelsCommand::report(const Stream& stream, const Work& work, const std::v
 // Share of the end-to-end time by the name of the op.
 void KernelsCommand::draw_shares(const Work& work, double end_to_end) const {
   std::map<std::string, double> by_name;
-  for (const Row& row : group(work.items)) by_name[row.name] += 100 * row.total_ms / end_to_end;
+  for (const Row& row : group(work)) by_name[row.name] += 100 * row.total_ms / end_to_end;
   std::vector<PlotSeries> bars;
   for (const auto& [name, share] : by_name)
     bars.push_back({name, "impulses lw 16", {{double(bars.size() + 1), share}}});
@@ -274,18 +274,19 @@ void KernelsCommand::run_sweep() const {
     if (sweep == "batch") config.batch = value;
     Stream stream(parse_device(common.device), sweep == "threads" ? value : common.threads);
     ProfiledNetwork net(stream, config, g, common.seed);
-    const std::vector<double> whole = profile(stream, net.work, {repeats, 0, 0, common.quiet});
+    profile(stream, net.work, {repeats, 0, 0, common.quiet});
     std::map<std::string, double> by_name;
     double sum = 0;
-    for (const Row& row : group(net.work.items)) sum += row.total_ms, by_name[row.name] += row.total_ms;
+    for (const Row& row : group(net.work)) sum += row.total_ms, by_name[row.name] += row.total_ms;
     const auto longest = std::max_element(by_name.begin(), by_name.end(),
                                           [](const auto& a, const auto& b) { return a.second < b.second; });
-    const double ms = quantile(whole, 0.5), mmac = 1e-6 * double(net.plan->macs());
+    const std::vector<double>& whole = net.work.whole_ms;
+    const double ms = net.work.mean_calm(whole), mmac = 1e-6 * double(net.plan->macs());
     table.rows.push_back({value, Cell(ms, 4), Cell(quantile(whole, 0.1), 4), Cell(quantile(whole, 0.9), 4),
                           Cell(ms / config.batch, 4), Cell(mmac, 3), Cell(2 * mmac * config.batch / ms, 1),
                           longest->first, Cell(longest->second, 4)});
     rows.push_back({{sweep, value},
-                    {"median_ms", ms},
+                    {"ms", ms},
                     {"p10_ms", quantile(whole, 0.1)},
                     {"p90_ms", quantile(whole, 0.9)},
                     {"sum_ms", sum},

@@ -79,15 +79,21 @@ Work training_work(Stream& stream, TrainingStep& step) {
   return work;
 }
 
-std::vector<Row> group(const std::vector<Item>& items) {
+double Work::mean_calm(const std::vector<double>& times) const {
+  double sum = 0;
+  for (const size_t pass : calm) sum += times[pass] / double(calm.size());
+  return sum;
+}
+
+std::vector<Row> group(const Work& work) {
   std::map<std::string, size_t> index;
   std::vector<Row> rows;
-  for (const Item& item : items) {
+  for (const Item& item : work.items) {
     const auto [at, added] = index.emplace(item.name + "|" + item.pass + "|" + item.shape, rows.size());
     if (added) rows.push_back({item.name, item.pass, item.shape, 0, 0, item.cost, {}, {}, {}});
     Row& row = rows[at->second];
     ++row.count;
-    row.total_ms += quantile(item.in_place_ms, 0.5);
+    row.total_ms += work.mean_calm(item.in_place_ms);
     row.in_place_ms.insert(row.in_place_ms.end(), item.in_place_ms.begin(), item.in_place_ms.end());
     row.hot_ms.insert(row.hot_ms.end(), item.hot_ms.begin(), item.hot_ms.end());
     row.cold_ms.insert(row.cold_ms.end(), item.cold_ms.begin(), item.cold_ms.end());
@@ -110,18 +116,16 @@ class Profiler {
   Profiler(Stream& stream, Work& work, const ProfileConfig& config)
       : stream_(stream), work_(work), config_(config) {}
 
-  // Times of whole passes; the items' go into the items.
-  std::vector<double> run() {
+  void run() {
     Progress progress("kernels", config_.repeats + config_.hot_repeats + config_.cold_repeats, config_.quiet);
     int64_t done = 0;
     auto next = [&](const char* what) {
       if (stop_requested()) throw Interrupted("kernels: stopped");
       progress.update(++done, what);
     };
-    std::vector<double> whole;
     work_.whole();
     for (int i = 0; i < config_.repeats; ++i, next("in place")) {
-      whole.push_back(timed(work_.whole));
+      work_.whole_ms.push_back(timed(work_.whole));
       work_.begin();
       for (Item& item : work_.items) item.in_place_ms.push_back(timed(item.run));
     }
@@ -129,10 +133,21 @@ class Profiler {
     work_.whole();
     for (int i = 0; i < config_.cold_repeats; ++i, next("cold")) pass_cold();
     progress.finish();
-    return whole;
+    choose_calm();
   }
 
  private:
+  // The half of the passes in which a whole pass and its ops together took the least.
+  void choose_calm() {
+    std::vector<double> together = work_.whole_ms;
+    for (const Item& item : work_.items)
+      for (size_t pass = 0; pass < together.size(); ++pass) together[pass] += item.in_place_ms[pass];
+    for (size_t pass = 0; pass < together.size(); ++pass) work_.calm.push_back(pass);
+    std::stable_sort(work_.calm.begin(), work_.calm.end(),
+                     [&](size_t a, size_t b) { return together[a] < together[b]; });
+    work_.calm.resize((together.size() + 1) / 2);
+  }
+
   // Running an op twice doubles what it adds to its output; the next pass begins anew. Updates are not run
   // twice: weights would change by gradients that mean nothing.
   void pass_hot() {
@@ -165,8 +180,8 @@ class Profiler {
 
 }  // namespace
 
-std::vector<double> profile(Stream& stream, Work& work, const ProfileConfig& config) {
-  return Profiler(stream, work, config).run();
+void profile(Stream& stream, Work& work, const ProfileConfig& config) {
+  Profiler(stream, work, config).run();
 }
 
 }  // namespace lanas::bench

@@ -1,4 +1,6 @@
 // profile.h -- times every op of a pass in its place, in turn with whole passes: what `kernels` reports.
+// Totals are means over the less disturbed half of these pairs of passes, for ops and whole passes alike:
+// means add up, medians do not, and a machine that is shared is slow for seconds at a time.
 #pragma once
 
 #include <functional>
@@ -23,6 +25,9 @@ struct Work {
   std::vector<Item> items;
   std::function<void()> begin;  // before the items run one by one
   std::function<void()> whole;
+  std::vector<double> whole_ms = {};  // of each pass; items' in_place_ms likewise
+  std::vector<size_t> calm = {};      // the passes that count
+  double mean_calm(const std::vector<double>& times) const;
 };
 
 // Appends the plan's steps [begin, end). `wanted`: whose gradients a backward pass writes.
@@ -36,13 +41,13 @@ Work training_work(Stream& stream, TrainingStep& step);
 struct Row {
   std::string name, pass, shape;
   int count = 0;
-  double total_ms = 0;  // sum of the ops' medians
+  double total_ms = 0;  // sum of the ops' means
   OpCost cost;          // of one op
   std::vector<double> in_place_ms, hot_ms, cold_ms;
 };
 
 // Longest total first.
-std::vector<Row> group(const std::vector<Item>& items);
+std::vector<Row> group(const Work& work);
 
 struct ProfileConfig {
   int repeats = 20;      // passes timed as a whole and op by op
@@ -50,7 +55,7 @@ struct ProfileConfig {
   int cold_repeats = 3;  // passes with flushed caches
   bool quiet = false;
 };
-// The times of whole passes, ms; the ops' go into work.items. Throws Interrupted after a stop signal.
-std::vector<double> profile(Stream& stream, Work& work, const ProfileConfig& config);
+// Fills in the times. Throws Interrupted after a stop signal.
+void profile(Stream& stream, Work& work, const ProfileConfig& config);
 
 }  // namespace lanas::bench
