@@ -1,8 +1,10 @@
 // batch_norm.cu -- statistics, normalisation and its backward: y = gamma (x - mean) inv_std + beta.
 // The sums over pixels run in two levels: float per lane within a chunk of pixels, double over the chunks,
-// and the moments are taken about a value near the mean, so that var = E[d^2] - E[d]^2 does not cancel.
+// and the moments are taken about a value near the mean, so that var = E[d^2] - E[d]^2 does not cancel. On
+// the device they are channel_sums.cuh's: one kernel of partial sums, one that adds them.
 #include <cmath>
 
+#include "kernels/core/channel_sums.cuh"
 #include "kernels/ops/batch_norm.h"
 #include "kernels/ops/blocks.h"
 
@@ -186,11 +188,174 @@ INSTANTIATE(double)
 
 }  // namespace host
 
+namespace {
+
+// The average of the first pixels; see host::sample_mean.
+template <int kPack>
+__device__ __forceinline__ Pack<kPack> sample_mean(const Tensor& x, int c) {
+  const int count = int(min(x.pixels(), int64_t{8}));
+  Pack<kPack> sum = {};
+  for (int p = 0; p < count; ++p) {
+    const Pack<kPack> in = load<kPack>(x.pixel(p) + c);
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) sum.v[k] += in.v[k];
+  }
+#pragma unroll
+  for (int k = 0; k < kPack; ++k) sum.v[k] /= float(count);
+  return sum;
+}
+
+// partial[piece][2][c]: sum of x - sample mean, and of its square.
+template <int kPack>
+__global__ void statistics_kernel(float* partial, Tensor x, int columns) {
+  const int channel = (int(blockIdx.y) * columns + int(threadIdx.x) % columns) * kPack;
+  const Pack<kPack> center = channel < x.c ? sample_mean<kPack>(x, channel) : Pack<kPack>{};
+  sum_channels<kPack, 2>(partial, x.pixels(), x.c, columns, [&](int64_t p, int c, auto& sums) {
+    const Pack<kPack> in = load<kPack>(x.pixel(p) + c);
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) {
+      const float d = in.v[k] - center.v[k];
+      sums[0][k] += d;
+      sums[1][k] += d * d;
+    }
+  });
+}
+
+// kPack as in the first kernel, for the same sample mean.
+template <int kPack>
+__global__ void finish_statistics_kernel(float* mean, float* inv_std, const float* partial, int pieces,
+                                         Tensor x, float eps) {
+  const int c = added_channel();
+  const double count = double(x.pixels());
+  const double offset = add_pieces(partial, pieces, 2 * x.c, c, c < x.c) / count,
+               square = add_pieces(partial, pieces, 2 * x.c, x.c + c, c < x.c) / count;
+  if (threadIdx.x >= kAddColumns || c >= x.c) return;
+  const double sample = double(sample_mean<1>(x, c).v[0]), var = fmax(square - offset * offset, 0.0);
+  mean[c] = float(sample + offset);
+  inv_std[c] = float(1 / sqrt(var + double(eps)));
+}
+
+__global__ void update_running_kernel(float* running_mean, float* running_var, const float* mean,
+                                      const float* inv_std, int c, double unbias, double eps,
+                                      double momentum) {
+  for (const int64_t j : grid_stride(c)) {
+    const double s = double(inv_std[j]), var = fmax(1 / (s * s) - eps, 0.0) * unbias;
+    running_mean[j] = float((1 - momentum) * double(running_mean[j]) + momentum * double(mean[j]));
+    running_var[j] = float((1 - momentum) * double(running_var[j]) + momentum * var);
+  }
+}
+
+__global__ void running_statistics_kernel(float* mean, float* inv_std, const float* running_mean,
+                                          const float* running_var, int c, float eps) {
+  for (const int64_t j : grid_stride(c)) {
+    mean[j] = running_mean[j];
+    inv_std[j] = float(1 / sqrt(double(running_var[j]) + double(eps)));
+  }
+}
+
+template <int kPack>
+__global__ void forward_kernel(Tensor y, Tensor x, NormView<float> norm) {
+  for_packs<kPack>(x, [=](int64_t pixel, int c) {
+    const Pack<kPack> in = load<kPack>(x.pixel(pixel) + c), mean = load<kPack>(norm.mean + c);
+    Pack<kPack> gain = load<kPack>(norm.inv_std + c), shift = {}, out;
+    if (norm.gamma) {
+      const Pack<kPack> gamma = load<kPack>(norm.gamma + c);
+      shift = load<kPack>(norm.beta + c);
+#pragma unroll
+      for (int k = 0; k < kPack; ++k) gain.v[k] *= gamma.v[k];
+    }
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) out.v[k] = (in.v[k] - mean.v[k]) * gain.v[k] + shift.v[k];
+    store<kPack>(y.pixel(pixel) + c, out);
+  });
+}
+
+// partial[piece][2][c]: sum of dy, and of dy (x - mean).
+template <int kPack>
+__global__ void gradient_sums_kernel(float* partial, Tensor dy, Tensor x, const float* mean, int columns) {
+  const int channel = (int(blockIdx.y) * columns + int(threadIdx.x) % columns) * kPack;
+  const Pack<kPack> center = channel < x.c ? load<kPack>(mean + channel) : Pack<kPack>{};
+  sum_channels<kPack, 2>(partial, x.pixels(), x.c, columns, [&](int64_t p, int c, auto& sums) {
+    const Pack<kPack> g = load<kPack>(dy.pixel(p) + c), in = load<kPack>(x.pixel(p) + c);
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) {
+      sums[0][k] += g.v[k];
+      sums[1][k] += g.v[k] * (in.v[k] - center.v[k]);
+    }
+  });
+}
+
+// The affine gradients, and coefficients [3][c] of dx = a dy + b x + k. pieces 0: constant statistics.
+__global__ void finish_gradient_kernel(float* coefficients, NormGradient<float> gradient,
+                                       const float* partial, int pieces, int channels, NormView<float> norm,
+                                       double pixels) {
+  const int c = added_channel();
+  const double sum = add_pieces(partial, pieces, 2 * channels, c, c < channels),
+               product = add_pieces(partial, pieces, 2 * channels, channels + c, c < channels);
+  if (threadIdx.x >= kAddColumns || c >= channels) return;
+  const double s = double(norm.inv_std[c]), a = s * (norm.gamma ? double(norm.gamma[c]) : 1.0),
+               b = -a * s * s * product / pixels;
+  if (gradient.dgamma)
+    gradient.dgamma[c] =
+        float(product * s) + (gradient.beta_dgamma == 0 ? 0 : gradient.beta_dgamma * gradient.dgamma[c]);
+  if (gradient.dbeta)
+    gradient.dbeta[c] = float(sum) + (gradient.beta_dbeta == 0 ? 0 : gradient.beta_dbeta * gradient.dbeta[c]);
+  coefficients[c] = float(a);
+  coefficients[channels + c] = float(b);
+  coefficients[2 * channels + c] = float(-a * sum / pixels - b * double(norm.mean[c]));
+}
+
+template <int kPack>
+__global__ void backward_kernel(Tensor dx, Tensor dy, Tensor x, const float* coefficients, float beta) {
+  for_packs<kPack>(dy, [=](int64_t pixel, int c) {
+    const Pack<kPack> g = load<kPack>(dy.pixel(pixel) + c), in = load<kPack>(x.pixel(pixel) + c),
+                      a = load<kPack>(coefficients + c), b = load<kPack>(coefficients + dy.c + c),
+                      constant = load<kPack>(coefficients + 2 * dy.c + c);
+    Pack<kPack> d;
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) d.v[k] = a.v[k] * g.v[k] + (b.v[k] * in.v[k] + constant.v[k]);
+    accumulate<kPack>(dx.pixel(pixel) + c, d, beta);
+  });
+}
+
+void launch_statistics(Stream& stream, float* mean, float* inv_std, Tensor x, float eps) {
+  with_pack(pack_width(x), [&](auto pack) {
+    const ChannelLayout layout = channel_layout("batch_norm_statistics", x.c, pack, x.pixels(), 2 * x.c);
+    auto* partial =
+        static_cast<float*>(stream_scratch(stream, layout.pieces * 2 * size_t(x.c) * sizeof(float)));
+    launch(statistics_kernel<pack()>, layout.grid(), kSumThreads, 0, stream, partial, x, layout.columns);
+    launch(finish_statistics_kernel<pack()>, add_blocks(x.c), kSumThreads, 0, stream, mean, inv_std, partial,
+           int(layout.pieces), x, eps);
+  });
+}
+
+void launch_backward(Stream& stream, Tensor dx, NormGradient<float> gradient, Tensor dy, Tensor x,
+                     NormView<float> norm, float beta, bool batch_statistics) {
+  const bool sums = gradient.dgamma || gradient.dbeta || (dx && batch_statistics);
+  with_pack(pack_width(dx, dy, x, row_view(norm.mean, x.c)), [&](auto pack) {
+    const int64_t rows = 2 * x.c, other = 3 * int64_t{x.c};
+    const ChannelLayout layout = channel_layout("batch_norm_backward", x.c, pack, x.pixels(), rows, other);
+    auto* coefficients =
+        static_cast<float*>(stream_scratch(stream, size_t(other + layout.pieces * rows) * sizeof(float)));
+    float* partial = coefficients + other;
+    if (sums)
+      launch(gradient_sums_kernel<pack()>, layout.grid(), kSumThreads, 0, stream, partial, dy, x, norm.mean,
+             layout.columns);
+    launch(finish_gradient_kernel, add_blocks(x.c), kSumThreads, 0, stream, coefficients, gradient, partial,
+           sums ? int(layout.pieces) : 0, x.c, norm, batch_statistics ? double(x.pixels()) : HUGE_VAL);
+    if (dx)
+      launch(backward_kernel<pack()>, pack_blocks(dy, pack), kPackThreads, 0, stream, dx, dy, x, coefficients,
+             beta);
+  });
+}
+
+}  // namespace
+
 void batch_norm_statistics(Stream& stream, float* mean, float* inv_std, Tensor x, float eps) {
   CHECK(mean && inv_std && x, "batch_norm_statistics: null argument for x ", x.shape());
   stream.activate();
   if (stream.device() == Device::cpu) return host::batch_norm_statistics<float>(mean, inv_std, x, eps);
-  throw Error("batch_norm_statistics: no cuda kernel in this build");
+  launch_statistics(stream, mean, inv_std, x, eps);
 }
 
 void batch_norm_update_running(Stream& stream, float* running_mean, float* running_var, const float* mean,
@@ -199,7 +364,9 @@ void batch_norm_update_running(Stream& stream, float* running_mean, float* runni
   if (stream.device() == Device::cpu)
     return host::batch_norm_update_running<float>(running_mean, running_var, mean, inv_std, c, count, eps,
                                                   momentum);
-  throw Error("batch_norm_update_running: no cuda kernel in this build");
+  const double unbias = double(count) / double(std::max<int64_t>(count - 1, 1));
+  launch(update_running_kernel, grid_blocks(c, 128), 128, 0, stream, running_mean, running_var, mean, inv_std,
+         c, unbias, double(eps), double(momentum));
 }
 
 void batch_norm_statistics_from_running(Stream& stream, float* mean, float* inv_std,
@@ -207,7 +374,8 @@ void batch_norm_statistics_from_running(Stream& stream, float* mean, float* inv_
                                         float eps) {
   if (stream.device() == Device::cpu)
     return host::batch_norm_statistics_from_running<float>(mean, inv_std, running_mean, running_var, c, eps);
-  throw Error("batch_norm_statistics_from_running: no cuda kernel in this build");
+  launch(running_statistics_kernel, grid_blocks(c, 128), 128, 0, stream, mean, inv_std, running_mean,
+         running_var, c, eps);
 }
 
 void batch_norm_forward(Stream& stream, Tensor y, Tensor x, NormView<float> norm) {
@@ -215,7 +383,11 @@ void batch_norm_forward(Stream& stream, Tensor y, Tensor x, NormView<float> norm
   CHECK(norm.mean && norm.inv_std, "batch_norm_forward: no statistics for x ", x.shape());
   stream.activate();
   if (stream.device() == Device::cpu) return host::batch_norm_forward<float>(y, x, norm);
-  throw Error("batch_norm_forward: no cuda kernel in this build");
+  const int width = pack_width(y, x, row_view(norm.mean, x.c), row_view(norm.inv_std, x.c),
+                               row_view(norm.gamma, x.c), row_view(norm.beta, x.c));
+  with_pack(width, [&](auto pack) {
+    launch(forward_kernel<pack()>, pack_blocks(x, pack), kPackThreads, 0, stream, y, x, norm);
+  });
 }
 
 void batch_norm_backward(Stream& stream, Tensor dx, NormGradient<float> gradient, Tensor dy, Tensor x,
@@ -227,7 +399,7 @@ void batch_norm_backward(Stream& stream, Tensor dx, NormGradient<float> gradient
   stream.activate();
   if (stream.device() == Device::cpu)
     return host::batch_norm_backward<float>(dx, gradient, dy, x, norm, beta, batch_statistics);
-  throw Error("batch_norm_backward: no cuda kernel in this build");
+  launch_backward(stream, dx, gradient, dy, x, norm, beta, batch_statistics);
 }
 
 }  // namespace lanas
