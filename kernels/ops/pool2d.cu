@@ -2,11 +2,12 @@
 // stride 1), then down the rows of a window; the columns that the stride keeps are picked at the end. All
 // loops run along flat rows of pixels x channels, and the few rows at work stand in rings that stay in L1.
 // The first maximum in row-major order is the leftmost of its row in the topmost row that has the maximum, so
-// max backward splits the same way: window -> row of the window -> column of the row.
+// max backward splits the same way: window -> row of the window -> column of the row. Device: pool2d.cuh.
 #include <limits>
 #include <type_traits>
 
 #include "kernels/ops/blocks.h"
+#include "kernels/ops/pool2d.cuh"
 #include "kernels/ops/pool2d.h"
 
 namespace lanas {
@@ -350,7 +351,12 @@ void max_pool_forward(Stream& stream, Tensor y, Tensor x, int kernel, int stride
   check_pool("max_pool_forward", y, x, kernel, stride, padding);
   stream.activate();
   if (stream.device() == Device::cpu) return host::max_pool_forward<float>(y, x, kernel, stride, padding);
-  throw Error("max_pool_forward: no cuda kernel in this build");
+  with_pack(pack_width(y, x), [&](auto pack) {
+    with_window(kernel, stride, padding, [&](auto window) {
+      launch(max_forward_kernel<pack(), decltype(window)::kConstant>, pack_blocks(y, pack), kPackThreads, 0,
+             stream, y, x, window);
+    });
+  });
 }
 
 void max_pool_backward(Stream& stream, Tensor dx, Tensor dy, Tensor x, int kernel, int stride, int padding,
@@ -360,14 +366,19 @@ void max_pool_backward(Stream& stream, Tensor dx, Tensor dy, Tensor x, int kerne
   stream.activate();
   if (stream.device() == Device::cpu)
     return host::max_pool_backward<float>(dx, dy, x, kernel, stride, padding, beta);
-  throw Error("max_pool_backward: no cuda kernel in this build");
+  launch_max_backward(stream, dx, dy, x, kernel, stride, padding, beta);
 }
 
 void avg_pool_forward(Stream& stream, Tensor y, Tensor x, int kernel, int stride, int padding) {
   check_pool("avg_pool_forward", y, x, kernel, stride, padding);
   stream.activate();
   if (stream.device() == Device::cpu) return host::avg_pool_forward<float>(y, x, kernel, stride, padding);
-  throw Error("avg_pool_forward: no cuda kernel in this build");
+  with_pack(pack_width(y, x), [&](auto pack) {
+    with_window(kernel, stride, padding, [&](auto window) {
+      launch(avg_forward_kernel<pack(), decltype(window)::kConstant>, pack_blocks(y, pack), kPackThreads, 0,
+             stream, y, x, window);
+    });
+  });
 }
 
 void avg_pool_backward(Stream& stream, Tensor dx, Tensor dy, int kernel, int stride, int padding,
@@ -376,7 +387,12 @@ void avg_pool_backward(Stream& stream, Tensor dx, Tensor dy, int kernel, int str
   stream.activate();
   if (stream.device() == Device::cpu)
     return host::avg_pool_backward<float>(dx, dy, kernel, stride, padding, beta);
-  throw Error("avg_pool_backward: no cuda kernel in this build");
+  with_pack(pack_width(dx, dy), [&](auto pack) {
+    with_window(kernel, stride, padding, [&](auto window) {
+      launch(avg_backward_kernel<pack(), decltype(window)::kConstant>, pack_blocks(dx, pack), kPackThreads, 0,
+             stream, dx, dy, window, beta);
+    });
+  });
 }
 
 }  // namespace lanas

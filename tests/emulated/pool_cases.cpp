@@ -1,0 +1,58 @@
+// pool_cases.cpp -- cases of max, average and global pooling. Inputs are normal draws: no ties but those of
+// the case that is made of them.
+#include "tests/support/op_case.h"
+
+namespace lanas::test {
+namespace {
+
+struct Pool {
+  Shape x;
+  int kernel, stride, padding, pixel_stride;
+};
+
+std::string name(const char* kind, const Pool& t) {
+  return join(kind, " ", t.x.n, "x", t.x.h, "x", t.x.w, "x", t.x.c, " kernel ", t.kernel, " stride ",
+              t.stride, " pixel stride ", t.pixel_stride);
+}
+
+Var input(CaseBuilder& b, const Pool& t) {
+  return t.pixel_stride > 0 ? b.sliced_input(t.x, t.pixel_stride) : b.input(t.x);
+}
+
+OpCase pool_case(bool max, Pool t) {
+  return {name(max ? "max" : "avg", t), double(t.kernel * t.kernel), [=](CaseBuilder& b) {
+            const Var x = input(b, t);
+            const auto pool = max ? max_pool : avg_pool;
+            Var y = pool(b.tape, x, t.kernel, t.stride, t.padding, {});
+            if (t.pixel_stride > 0) {
+              const Shape s = b.tape.shape(y);
+              y = pool(b.tape, x, t.kernel, t.stride, t.padding, b.sliced_output(s, s.c + 4));
+            }
+            b.output(y);
+          }};
+}
+
+std::vector<OpCase> pool_cases_of_both() {
+  std::vector<OpCase> cases;
+  for (const bool max : {true, false})
+    for (const Pool& t :
+         {Pool{{1, 5, 7, 1}, 3, 1, 1, 0}, Pool{{2, 7, 6, 3}, 3, 2, 1, 0}, Pool{{3, 8, 8, 4}, 3, 1, 1, 10},
+          Pool{{1, 9, 5, 12}, 3, 2, 1, 0}, Pool{{2, 6, 6, 36}, 3, 1, 1, 40}, Pool{{2, 6, 4, 16}, 2, 2, 0, 0},
+          Pool{{1, 11, 13, 2}, 5, 3, 2, 0}, Pool{{2, 3, 3, 20}, 3, 1, 1, 0}})
+      cases.push_back(pool_case(max, t));
+  cases.push_back({"max with ties", 9, [](CaseBuilder& b) {
+                     std::vector<float> values[2];
+                     Random random(9);
+                     for (std::vector<float>& content : values)
+                       for (int i = 0; i < 2 * 8 * 8 * 4; ++i) content.push_back(float(random.below(3)));
+                     // The input of the pool carries a gradient: ties plus a tensor of zeros that wants one.
+                     const Shape s{2, 8, 8, 4};
+                     const Var x = sum(b.tape, {b.constant(s, values[0], values[1]), b.input(s, 0)});
+                     b.output(max_pool(b.tape, x, 3, 2, 1));
+                   }});
+  return cases;
+}
+const OpCases pool_cases("pool2d", pool_cases_of_both());
+
+}  // namespace
+}  // namespace lanas::test
