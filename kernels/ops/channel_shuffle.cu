@@ -1,6 +1,8 @@
-// channel_shuffle.cu -- the transposition [groups, c/groups] -> [c/groups, groups] within each pixel.
+// channel_shuffle.cu -- the transposition [groups, c/groups] -> [c/groups, groups] within each pixel. On the
+// device a thread writes a pack; the single floats that it reads are its neighbours' neighbours in the cache.
 #include <type_traits>
 
+#include "kernels/core/packs.cuh"
 #include "kernels/ops/blocks.h"
 #include "kernels/ops/channel_shuffle.h"
 #include "kernels/ops/channel_shuffle_cpu.h"
@@ -79,10 +81,31 @@ INSTANTIATE(double)
 }  // namespace host
 
 namespace {
+
+// to[m*groups + g] = from[g*members + m] + beta to. The inverse swaps groups and members.
+template <int kPack>
+__global__ void shuffle_kernel(Tensor to, Tensor from, int groups, int members, float beta) {
+  for_packs<kPack>(to, [=](int64_t pixel, int c) {
+    const float* in = from.pixel(pixel);
+    Pack<kPack> out;
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) out.v[k] = in[(c + k) % groups * members + (c + k) / groups];
+    accumulate<kPack>(to.pixel(pixel) + c, out, beta);
+  });
+}
+
+void launch_shuffle(Stream& stream, Tensor to, Tensor from, int groups, float beta) {
+  with_pack(pack_width(to), [&](auto pack) {
+    launch(shuffle_kernel<pack()>, pack_blocks(to, pack), kPackThreads, 0, stream, to, from, groups,
+           to.c / groups, beta);
+  });
+}
+
 void check_shuffle(const char* op, Tensor y, Tensor x, int groups) {
   CHECK(y.shape() == x.shape(), op, ": output ", y.shape(), " does not match input ", x.shape());
   CHECK(groups > 0 && x.c % groups == 0, op, ": ", groups, " groups do not divide ", x.c, " channels");
 }
+
 }  // namespace
 
 void channel_shuffle_forward(Stream& stream, Tensor y, Tensor x, int groups) {
@@ -91,7 +114,7 @@ void channel_shuffle_forward(Stream& stream, Tensor y, Tensor x, int groups) {
   if (stream.device() == Device::cpu && cpu::channel_shuffle_in_quads(x.c, groups))
     return cpu::channel_shuffle_forward(y, x, groups);
   if (stream.device() == Device::cpu) return host::channel_shuffle_forward<float>(y, x, groups);
-  throw Error("channel_shuffle_forward: no cuda kernel in this build");
+  launch_shuffle(stream, y, x, groups, 0);
 }
 
 void channel_shuffle_backward(Stream& stream, Tensor dx, Tensor dy, int groups, float beta) {
@@ -100,7 +123,7 @@ void channel_shuffle_backward(Stream& stream, Tensor dx, Tensor dy, int groups, 
   if (stream.device() == Device::cpu && cpu::channel_shuffle_in_quads(dx.c, groups))
     return cpu::channel_shuffle_backward(dx, dy, groups, beta);
   if (stream.device() == Device::cpu) return host::channel_shuffle_backward<float>(dx, dy, groups, beta);
-  throw Error("channel_shuffle_backward: no cuda kernel in this build");
+  launch_shuffle(stream, dx, dy, dy.c / groups, beta);
 }
 
 }  // namespace lanas

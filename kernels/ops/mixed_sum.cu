@@ -1,7 +1,9 @@
 // mixed_sum.cu -- y = sum_k w_k (x_k - mean_k) inv_std_k, in blocks of pixels that stay in L1 while the terms
 // pass over them, four terms at a time. Backward: one pass of reductions (float per lane within a chunk of
-// pixels, double over the chunks), one pass of dx_k = a_k dy + b_k x_k + d_k with a, b, d per channel.
+// pixels, double over the chunks), one pass of dx_k = a_k dy + b_k x_k + d_k with a, b, d per channel. The
+// device's kernels stand in mixed_sum.cuh.
 #include "kernels/ops/blocks.h"
+#include "kernels/ops/mixed_sum.cuh"
 #include "kernels/ops/mixed_sum.h"
 
 namespace lanas {
@@ -237,7 +239,7 @@ void mixed_sum_forward(Stream& stream, Tensor y, std::span<const MixedSumTerm<fl
           y.shape());
   stream.activate();
   if (stream.device() == Device::cpu) return host::mixed_sum_forward<float>(y, terms, weights);
-  throw Error("mixed_sum_forward: no cuda kernel in this build");
+  launch_forward(stream, y, terms, weights);
 }
 
 void mixed_sum_backward(Stream& stream, std::span<const MixedSumTerm<float>> terms,
@@ -256,7 +258,7 @@ void mixed_sum_backward(Stream& stream, std::span<const MixedSumTerm<float>> ter
   if (stream.device() == Device::cpu)
     return host::mixed_sum_backward<float>(terms, gradients, dweights, dy, weights,
                                            reinterpret_cast<double*>(aligned), batch_statistics);
-  throw Error("mixed_sum_backward: no cuda kernel in this build");
+  launch_backward(stream, terms, gradients, dweights, dy, weights, batch_statistics);
 }
 
 }  // namespace lanas

@@ -54,5 +54,14 @@ std::vector<OpCase> pool_cases_of_both() {
 }
 const OpCases pool_cases("pool2d", pool_cases_of_both());
 
+OpCase global_case(Shape s, int pixel_stride) {
+  return {join(s.n, "x", s.h, "x", s.w, "x", s.c, " pixel stride ", pixel_stride), double(s.h * s.w),
+          [=](CaseBuilder& b) {
+            b.output(global_average_pool(b.tape, input(b, {s, 0, 0, 0, pixel_stride})));
+          }};
+}
+const OpCases global_cases("global_pool", {global_case({1, 5, 5, 1}, 0), global_case({3, 4, 7, 12}, 18),
+                                           global_case({2, 8, 8, 36}, 0), global_case({2, 9, 3, 16}, 21)});
+
 }  // namespace
 }  // namespace lanas::test
