@@ -27,9 +27,9 @@ struct ChannelLayout {
 };
 
 // For c channels in packs of `pack`; a row of partial sums has `row_floats` floats, and the stream's scratch
-// also holds `other_floats`.
+// also holds `other_floats`. A thread gets `per_thread` pixels or more.
 inline ChannelLayout channel_layout(const char* op, int c, int pack, int64_t pixels, int64_t row_floats,
-                                    int64_t other_floats = 0) {
+                                    int64_t other_floats = 0, int per_thread = 4) {
   const int packs = c / pack;
   ChannelLayout layout;
   while (layout.columns < 32 && layout.columns < packs) layout.columns *= 2;
@@ -39,8 +39,8 @@ inline ChannelLayout channel_layout(const char* op, int c, int pack, int64_t pix
   layout.groups = padded(layout.columns) / layout.columns;
   const int64_t most = (int64_t(kStreamScratch / sizeof(float)) - other_floats) / row_floats;
   CHECK(most >= 1, op, ": the sums of ", row_floats, " numbers do not fit in the stream's scratch");
-  layout.pieces =
-      grid_blocks(pixels, int64_t{kSumThreads} / layout.columns * 4, unsigned(std::min<int64_t>(most, 512)));
+  layout.pieces = grid_blocks(pixels, int64_t{kSumThreads} / layout.columns * per_thread,
+                              unsigned(std::min<int64_t>(most, 512)));
   return layout;
 }
 
@@ -71,15 +71,16 @@ __device__ __forceinline__ void write_channel_sums(float* row, float (&sums)[kSu
   }
 }
 
-// The first kernel: body(pixel, channel, sums) for this thread's packs, then partial[piece][s][c].
-template <int kPack, int kSums, class Body>
+// The first kernel: body(pixel, channel, sums) for this thread's packs, then partial[piece][s][c]. kUnroll: 4
+// keeps four pixels' loads in flight; 1 for a body that does so by itself.
+template <int kPack, int kSums, int kUnroll = 4, class Body>
 __device__ __forceinline__ void sum_channels(float* partial, int64_t pixels, int c, int columns, Body body) {
   float sums[kSums][kPack] = {};
   const int rows = int(kSumThreads) / columns, first = int(blockIdx.y) * columns * kPack,
             channel = first + int(threadIdx.x) % columns * kPack;
   if (channel < c) {
     const int64_t step = int64_t{gridDim.x} * rows;
-#pragma unroll 4
+#pragma unroll kUnroll
     for (int64_t p = int64_t{blockIdx.x} * rows + threadIdx.x / unsigned(columns); p < pixels; p += step)
       body(p, channel, sums);
   }

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "kernels/core/channel_sums.cuh"
+#include "kernels/ops/batch_norm.cuh"
 #include "kernels/ops/batch_norm.h"
 #include "kernels/ops/blocks.h"
 
@@ -285,39 +286,6 @@ __global__ void gradient_sums_kernel(float* partial, Tensor dy, Tensor x, const 
   });
 }
 
-// The affine gradients, and coefficients [3][c] of dx = a dy + b x + k. pieces 0: constant statistics.
-__global__ void finish_gradient_kernel(float* coefficients, NormGradient<float> gradient,
-                                       const float* partial, int pieces, int channels, NormView<float> norm,
-                                       double pixels) {
-  const int c = added_channel();
-  const double sum = add_pieces(partial, pieces, 2 * channels, c, c < channels),
-               product = add_pieces(partial, pieces, 2 * channels, channels + c, c < channels);
-  if (threadIdx.x >= kAddColumns || c >= channels) return;
-  const double s = double(norm.inv_std[c]), a = s * (norm.gamma ? double(norm.gamma[c]) : 1.0),
-               b = -a * s * s * product / pixels;
-  if (gradient.dgamma)
-    gradient.dgamma[c] =
-        float(product * s) + (gradient.beta_dgamma == 0 ? 0 : gradient.beta_dgamma * gradient.dgamma[c]);
-  if (gradient.dbeta)
-    gradient.dbeta[c] = float(sum) + (gradient.beta_dbeta == 0 ? 0 : gradient.beta_dbeta * gradient.dbeta[c]);
-  coefficients[c] = float(a);
-  coefficients[channels + c] = float(b);
-  coefficients[2 * channels + c] = float(-a * sum / pixels - b * double(norm.mean[c]));
-}
-
-template <int kPack>
-__global__ void backward_kernel(Tensor dx, Tensor dy, Tensor x, const float* coefficients, float beta) {
-  for_packs<kPack>(dy, [=](int64_t pixel, int c) {
-    const Pack<kPack> g = load<kPack>(dy.pixel(pixel) + c), in = load<kPack>(x.pixel(pixel) + c),
-                      a = load<kPack>(coefficients + c), b = load<kPack>(coefficients + dy.c + c),
-                      constant = load<kPack>(coefficients + 2 * dy.c + c);
-    Pack<kPack> d;
-#pragma unroll
-    for (int k = 0; k < kPack; ++k) d.v[k] = a.v[k] * g.v[k] + (b.v[k] * in.v[k] + constant.v[k]);
-    accumulate<kPack>(dx.pixel(pixel) + c, d, beta);
-  });
-}
-
 void launch_statistics(Stream& stream, float* mean, float* inv_std, Tensor x, float eps) {
   with_pack(pack_width(x), [&](auto pack) {
     const ChannelLayout layout = channel_layout("batch_norm_statistics", x.c, pack, x.pixels(), 2 * x.c);
@@ -341,11 +309,12 @@ void launch_backward(Stream& stream, Tensor dx, NormGradient<float> gradient, Te
     if (sums)
       launch(gradient_sums_kernel<pack()>, layout.grid(), kSumThreads, 0, stream, partial, dy, x, norm.mean,
              layout.columns);
-    launch(finish_gradient_kernel, add_blocks(x.c), kSumThreads, 0, stream, coefficients, gradient, partial,
-           sums ? int(layout.pieces) : 0, x.c, norm, batch_statistics ? double(x.pixels()) : HUGE_VAL);
+    launch(finish_norm_gradient_kernel, add_blocks(x.c), kSumThreads, 0, stream, coefficients, gradient,
+           partial, sums ? int(layout.pieces) : 0, x.c, norm,
+           batch_statistics ? double(x.pixels()) : HUGE_VAL);
     if (dx)
-      launch(backward_kernel<pack()>, pack_blocks(dy, pack), kPackThreads, 0, stream, dx, dy, x, coefficients,
-             beta);
+      launch(norm_backward_kernel<pack()>, pack_blocks(dy, pack), kPackThreads, 0, stream, dx, dy, x,
+             coefficients, beta);
   });
 }
 

@@ -1,12 +1,14 @@
 // separable_conv.cu -- y = pointwise(depthwise(relu(normalise(x)))), see separable_conv.h.
 //   z = relu(gamma (x - mean) inv_std + beta);  d[o,c] = sum_t w[t,c] z[stride*o + dilation*t - padding, c]
 //   y[o,j] = sum_c p[j,c] d[o,c];  dd = dy p;  dp = dy^T d;  dw[t] = sum_o dd[o] z[..];  dz = gather of w dd
-// The host loops are the definition; on the cpu the launchers go to the vectors of separable_conv_cpu.h.
+// The host loops are the definition; on the cpu the launchers go to the vectors of separable_conv_cpu.h, on
+// the device to the kernels of separable_conv.cuh and separable_conv_backward.cuh.
 #include <cmath>
 #include <vector>
 
 #include "kernels/core/parallel.h"
 #include "kernels/ops/separable_conv.h"
+#include "kernels/ops/separable_conv_backward.cuh"
 #include "kernels/ops/separable_conv_cpu.h"
 
 namespace lanas {
@@ -239,18 +241,15 @@ void check_shapes(const char* name, const SeparableConv<float>& op, Shape y, Sha
   CHECK(y == op.output_shape(x), name, ": output ", y, " is not ", op.output_shape(x), " for x ", x);
 }
 
-void check_device(const char* name, const Stream& stream) {
-  if (stream.device() != Device::cpu) throw Error(join(name, ": no cuda kernel in this build"));
-}
-
 }  // namespace
 
 void separable_conv_forward(Stream& stream, const SeparableConv<float>& op, Tensor y, Tensor x, float* y_mean,
                             float* y_inv_std, float eps, float* scratch) {
   check_shapes("separable_conv_forward", op, y.shape(), x.shape());
   CHECK(!y_mean == !y_inv_std, "separable_conv_forward: y_mean and y_inv_std go together");
-  check_device("separable_conv_forward", stream);
   stream.activate();
+  if (stream.device() == Device::cuda)
+    return launch_unit(stream, y, x, Unit::from(op), nullptr, 0, y_mean, y_inv_std, eps);
   return cpu::separable_conv_forward(op, y, x, y_mean, y_inv_std, eps, scratch);
 }
 
@@ -266,28 +265,32 @@ void separable_conv_backward(Stream& stream, const SeparableConv<float>& op,
   CHECK(!gradient.d_pointwise || gradient.d_pointwise.shape() == op.pointwise.shape(), name, ": d_pointwise ",
         gradient.d_pointwise.shape(), " does not match ", op.pointwise.shape());
   CHECK((!gradient.norm.dgamma && !gradient.norm.dbeta) || op.norm, name, ": dgamma, dbeta without op.norm");
-  check_device(name, stream);
   stream.activate();
+  if (stream.device() == Device::cuda) return launch_unit_backward(stream, op, gradient, dy, x, scratch);
   return cpu::separable_conv_backward(op, gradient, dy, x, scratch);
 }
 
 void separable_conv_inference(Stream& stream, const SeparableConv<float>& op, Tensor y, Tensor x,
                               const float* bias, float beta, float* scratch) {
   check_shapes("separable_conv_inference", op, y.shape(), x.shape());
-  check_device("separable_conv_inference", stream);
   stream.activate();
+  if (stream.device() == Device::cuda)
+    return launch_unit(stream, y, x, Unit::from(op), bias, beta, nullptr, nullptr, 0);
   return cpu::separable_conv_inference(op, y, x, bias, beta, scratch);
 }
 
 size_t separable_conv_forward_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x) {
+  if (stream.device() == Device::cuda) return 0;
   return cpu::separable_conv_forward_scratch_bytes(op, x, stream.threads());
 }
 
 size_t separable_conv_backward_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x) {
+  if (stream.device() == Device::cuda) return unit_backward_scratch_bytes(op, x);
   return cpu::separable_conv_backward_scratch_bytes(op, x, stream.threads());
 }
 
 size_t separable_conv_inference_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x) {
+  if (stream.device() == Device::cuda) return 0;
   return cpu::separable_conv_forward_scratch_bytes(op, x, stream.threads());
 }
 

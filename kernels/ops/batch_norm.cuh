@@ -1,0 +1,46 @@
+// batch_norm.cuh -- the end of batch norm's backward on the device, for the ops that normalise: from the
+// partial sums of dy and of dy (x - mean) per channel to dgamma, dbeta and the coefficients of dx = a dy + b
+// x + k, and the pass that writes dx.
+#pragma once
+
+#include "kernels/core/channel_sums.cuh"
+#include "kernels/ops/norm.h"
+
+namespace lanas {
+namespace {
+
+// The affine gradients, and coefficients [3][c] of dx = a dy + b x + k. pieces 0: constant statistics.
+__global__ void finish_norm_gradient_kernel(float* coefficients, NormGradient<float> gradient,
+                                            const float* partial, int pieces, int channels,
+                                            NormView<float> norm, double pixels) {
+  const int c = added_channel();
+  const double sum = add_pieces(partial, pieces, 2 * channels, c, c < channels),
+               product = add_pieces(partial, pieces, 2 * channels, channels + c, c < channels);
+  if (threadIdx.x >= kAddColumns || c >= channels) return;
+  const double s = double(norm.inv_std[c]), a = s * (norm.gamma ? double(norm.gamma[c]) : 1.0),
+               b = -a * s * s * product / pixels;
+  if (gradient.dgamma)
+    gradient.dgamma[c] =
+        float(product * s) + (gradient.beta_dgamma == 0 ? 0 : gradient.beta_dgamma * gradient.dgamma[c]);
+  if (gradient.dbeta)
+    gradient.dbeta[c] = float(sum) + (gradient.beta_dbeta == 0 ? 0 : gradient.beta_dbeta * gradient.dbeta[c]);
+  coefficients[c] = float(a);
+  coefficients[channels + c] = float(b);
+  coefficients[2 * channels + c] = float(-a * sum / pixels - b * double(norm.mean[c]));
+}
+
+template <int kPack>
+__global__ void norm_backward_kernel(Tensor dx, Tensor dy, Tensor x, const float* coefficients, float beta) {
+  for_packs<kPack>(dy, [=](int64_t pixel, int c) {
+    const Pack<kPack> g = load<kPack>(dy.pixel(pixel) + c), in = load<kPack>(x.pixel(pixel) + c),
+                      a = load<kPack>(coefficients + c), b = load<kPack>(coefficients + dy.c + c),
+                      constant = load<kPack>(coefficients + 2 * dy.c + c);
+    Pack<kPack> d;
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) d.v[k] = a.v[k] * g.v[k] + (b.v[k] * in.v[k] + constant.v[k]);
+    accumulate<kPack>(dx.pixel(pixel) + c, d, beta);
+  });
+}
+
+}  // namespace
+}  // namespace lanas

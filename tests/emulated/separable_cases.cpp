@@ -1,0 +1,99 @@
+// separable_cases.cpp -- cases of the fused unit: with and without a depthwise part, a normalised input and
+// an affine part, strides, dilations, offsets, slices; the folded form of inference; chains, as sep_conv is
+// one.
+#include "tests/support/op_case.h"
+
+namespace lanas::test {
+namespace {
+
+struct Case {
+  Shape x;
+  int cout, kernel, stride, dilation;
+  bool norm, affine;
+  int offset, pixel_stride;
+};
+
+std::string name(const Case& t) {
+  return join(t.x.n, "x", t.x.h, "x", t.x.w, "x", t.x.c, " to ", t.cout, " kernel ", t.kernel, " stride ",
+              t.stride, " dilation ", t.dilation, t.norm ? " norm" : "", t.affine ? " affine" : "",
+              " offset ", t.offset, " pixel stride ", t.pixel_stride);
+}
+
+RunningMoments running_moments(CaseBuilder& b, int c) {
+  const std::vector<float> zeros(size_t(c), 0), ones(size_t(c), 1);
+  return {b.constant({1, 1, 1, c}, zeros, zeros), b.constant({1, 1, 1, c}, ones, ones)};
+}
+
+Separable unit(CaseBuilder& b, const Case& t) {
+  Separable u;
+  if (t.kernel > 1) u.depthwise = b.input({1, t.kernel, t.kernel, t.x.c}, 0.5f);
+  u.pointwise = b.input({t.cout, 1, 1, t.x.c}, 0.5f);
+  u.stride = t.stride;
+  u.dilation = t.dilation;
+  u.offset = t.offset;
+  return u;
+}
+
+// The length of the longest sum: of a weight over pixels, of a statistic, of a pixel over taps and channels.
+double reduction(const Case& t) {
+  return double(t.x.pixels() + t.kernel * t.kernel * t.x.c * (t.norm ? t.x.pixels() : 1));
+}
+
+OpCase unit_case(Case t) {
+  return {name(t), reduction(t), [=](CaseBuilder& b) {
+            const Var x = t.pixel_stride > 0 ? b.sliced_input(t.x, t.pixel_stride) : b.input(t.x, 1, 0.2f);
+            Norm norm;
+            if (t.norm) norm = batch_statistics(b.tape, x, running_moments(b, t.x.c));
+            if (t.affine) norm.gamma = b.input({1, 1, 1, t.x.c}), norm.beta = b.input({1, 1, 1, t.x.c});
+            const Normalised y = separable_conv(b.tape, {x, norm}, unit(b, t), running_moments(b, t.cout));
+            b.output(y.x);
+          }};
+}
+
+// Through the statistics of the result as well: what follows normalises by them.
+OpCase chain_case(Case t) {
+  return {join("chain ", name(t)), 4 * reduction(t), [=](CaseBuilder& b) {
+            const Normalised x{t.pixel_stride > 0 ? b.sliced_input(t.x, t.pixel_stride) : b.input(t.x), {}};
+            Normalised y = separable_conv(b.tape, x, unit(b, t), running_moments(b, t.cout));
+            y.norm.gamma = b.input({1, 1, 1, t.cout}), y.norm.beta = b.input({1, 1, 1, t.cout});
+            Case second = t;
+            second.x = b.tape.shape(y.x), second.stride = 1, second.offset = 0;
+            y = separable_conv(b.tape, y, unit(b, second), running_moments(b, t.cout));
+            b.output(normalise(b.tape, y.x, y.norm));
+          }};
+}
+
+OpCase inference_case(Case t, bool accumulate, bool relu) {
+  return {
+      join("inference ", name(t), accumulate ? " adding" : "", relu ? "" : " linear"),
+      double(t.kernel * t.kernel * t.x.c), [=](CaseBuilder& b) {
+        b.training = false;
+        const Var x = t.pixel_stride > 0 ? b.sliced_input(t.x, t.pixel_stride) : b.input(t.x);
+        const Separable u = unit(b, t);
+        const Var bias = b.input({1, 1, 1, t.cout});
+        const Var y = separable_conv_inference(b.tape, x, u, bias, {}, false, relu);
+        b.output_without_gradient(accumulate ? separable_conv_inference(b.tape, x, u, {}, y, true, relu) : y);
+      }};
+}
+
+const OpCases separable_cases("separable_conv",
+                              {unit_case({{1, 5, 7, 1}, 1, 3, 1, 1, false, false, 0, 0}),
+                               unit_case({{2, 6, 5, 3}, 5, 3, 2, 1, true, false, 0, 0}),
+                               unit_case({{2, 8, 8, 4}, 4, 5, 1, 2, true, true, 0, 0}),
+                               unit_case({{3, 7, 7, 4}, 16, 3, 1, 2, false, false, 0, 10}),
+                               unit_case({{1, 9, 5, 12}, 12, 5, 2, 1, true, true, 0, 18}),
+                               unit_case({{2, 6, 6, 16}, 16, 3, 1, 1, true, false, 0, 0}),
+                               unit_case({{1, 5, 5, 36}, 36, 3, 2, 2, true, false, 0, 0}),
+                               unit_case({{1, 6, 4, 16}, 70, 1, 1, 1, true, false, 0, 0}),
+                               unit_case({{2, 7, 5, 20}, 24, 1, 2, 1, false, false, 1, 0}),
+                               unit_case({{2, 8, 6, 8}, 4, 1, 2, 1, true, true, 0, 0}),
+                               unit_case({{1, 9, 9, 6}, 2, 7, 1, 1, false, false, 0, 0}),
+                               unit_case({{6, 32, 32, 4}, 4, 3, 1, 1, true, false, 0, 0}),
+                               chain_case({{2, 7, 7, 12}, 12, 3, 2, 1, false, false, 0, 0}),
+                               chain_case({{3, 5, 5, 4}, 4, 5, 1, 1, false, false, 0, 9}),
+                               inference_case({{1, 6, 6, 16}, 16, 3, 1, 1, false, false, 0, 0}, false, true),
+                               inference_case({{2, 5, 5, 12}, 36, 5, 1, 2, false, false, 0, 17}, true, true),
+                               inference_case({{1, 7, 5, 3}, 6, 3, 1, 1, false, false, 0, 0}, true, false)});
+
+}  // namespace
+}  // namespace lanas::test
