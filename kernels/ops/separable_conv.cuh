@@ -140,6 +140,9 @@ __device__ __forceinline__ void stage_depthwise(float* to, const Unit& unit, con
 template <int kColumns, int kPixels>
 struct UnitTile {
   static constexpr int kRows = kUnitThreads / kColumns, kSize = kRows * kPixels, kChannels = 4 * kColumns;
+  static_assert((kSize * kPitch + kChunk * kChannels + 32 * int(kSumThreads) / 32 * 4) * sizeof(float) <=
+                    48 * 1024,
+                "static shared memory of a block");
 };
 
 // What is added at the end: y = product + bias + beta y, and where the partial statistics go.
@@ -262,10 +265,11 @@ __global__ void unit_statistics_kernel(float* mean, float* inv_std, const float*
 template <class Use>
 void with_tile(int64_t pixels, int channels, Use use) {
   const auto with_columns = [&](auto columns) {
-    using Large = UnitTile<columns(), 4>;
+    constexpr int kMost = columns() == 1 ? 1 : 4;  // of pixels per thread
+    using Large = UnitTile<columns(), kMost>;
     const int64_t groups = (channels + Large::kChannels - 1) / Large::kChannels;
     if ((pixels + Large::kSize - 1) / Large::kSize * groups >= 264)
-      use(columns, std::integral_constant<int, 4>());
+      use(columns, std::integral_constant<int, kMost>());
     else
       use(columns, std::integral_constant<int, 1>());
   };
