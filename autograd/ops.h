@@ -85,6 +85,13 @@ Var cross_entropy(Tape& tape, Var logits, Var labels,
 // kernels/ops/architecture_code.h.
 Var architecture_code(Tape& tape, Var alpha, Var edge_logits, Var noise, Var temperature, int samples,
                       bool hard, Var out = {});
-Var mean_rows(Tape& tape, Var x);  // [rows,1,1,c] -> [1,1,1,c]
+// skip(x) + sum of networks of one shape, of rows x [rows,1,1,inputs]; [rows,1,1,1]. The linear map may be
+// absent. See kernels/ops/fused_mlp.h, also for the widths that a cuda device can run.
+struct MlpLayers {
+  std::vector<Var> weights, biases;  // hidden layers, then the output [1,1,1,width]
+};
+Var fused_mlp(Tape& tape, Var x, std::vector<MlpLayers> networks, Var skip_weight = {}, Var skip_bias = {});
+Var relative_loss(Tape& tape, Var u, Var coefficients);  // see kernels/ops/relative_loss.h
+Var mean_rows(Tape& tape, Var x);                        // [rows,1,1,c] -> [1,1,1,c]
 
 }  // namespace lanas

@@ -1,13 +1,14 @@
 #include "bench/ceilings.h"
 
 #include <cstring>
-#include <limits>
 #include <vector>
 
 #include "kernels/core/parallel.h"
+#include "kernels/core/random.cuh"
 #include "kernels/core/tensor.h"
 #include "kernels/core/timing.h"
 #include "kernels/ops/elementwise.h"
+#include "kernels/vendor/gemm.h"
 
 namespace lanas::bench {
 namespace {
@@ -65,13 +66,43 @@ double fma_rate(Stream& stream) {
   return 2e-6 * kChains * kSteps * kWidth * stream.threads() / ms;
 }
 
+// GB/s between two blocks of 512 MiB, far larger than any cache.
+double cuda_copy_rate(Stream& stream) {
+  constexpr int kRows = 8192, kColumns = 16384;
+  const Memory from(Device::cuda, size_t{kRows} * kColumns * sizeof(float)), to(Device::cuda, from.bytes());
+  const Shape shape{kRows, 1, 1, kColumns};
+  fill(stream, Tensor(from.floats(), shape), 1.5f);
+  const double ms = median_ms([&] {
+    copy_scaled(stream, Tensor(to.floats(), shape), Tensor(from.floats(), shape), 1, 0);
+    stream.synchronize();
+  });
+  return 2e-6 * double(from.bytes()) / ms;
+}
+
+// GFLOP/s of a product of square matrices of normal draws.
+double cuda_product_rate(Stream& stream) {
+  constexpr int kSide = 8192;
+  const Memory a(Device::cuda, size_t{kSide} * kSide * sizeof(float)), b(Device::cuda, a.bytes()),
+      c(Device::cuda, a.bytes());
+  std::vector<float> draws(size_t{kSide} * kSide);
+  Random random(1);
+  for (const Memory* m : {&a, &b}) {
+    for (size_t i = 0; i < draws.size(); ++i)  // the first million, then repeated in another order
+      draws[i] = i < 1'000'000 ? random.normal() : draws[i * 7919 % 1'000'000];
+    upload(stream, m->data(), draws.data(), a.bytes());
+  }
+  const double ms = median_ms([&] {
+    gemm(stream, false, false, kSide, kSide, kSide, 1, a.floats(), kSide, b.floats(), kSide, 0, c.floats(),
+         kSide);
+    stream.synchronize();
+  });
+  return 2e-6 * kSide * kSide * kSide / ms;
+}
+
 }  // namespace
 
 Ceilings measure_ceilings(Stream& stream) {
-  if (stream.device() != Device::cpu) {
-    const double unknown = std::numeric_limits<double>::quiet_NaN();
-    return {unknown, unknown};
-  }
+  if (stream.device() == Device::cuda) return {cuda_copy_rate(stream), cuda_product_rate(stream)};
   stream.activate();
   const CpuIsa isa = cpu_isa();
   const double fma = isa == CpuIsa::avx512 ? fma_rate<Float16>(stream)

@@ -1,5 +1,6 @@
 // ceilings.h -- what this machine can do at most, measured now: copying memory that is in no cache (bytes
-// read plus bytes written per second), and fused multiply-adds on vectors in registers (two FLOPs each).
+// read plus bytes written per second), and multiply-adds (two FLOPs each): on the cpu on vectors in
+// registers, on cuda a large matrix product of the library, in TF32 where that is switched on.
 #pragma once
 
 #include "kernels/core/device.h"
@@ -10,7 +11,7 @@ struct Ceilings {
   double copy_gb_s = 0, fma_gflop_s = 0;  // 1e9 bytes, 1e9 FLOPs per second
 };
 
-// With the stream's threads. Only for the cpu; NaN on cuda.
+// On the cpu with the stream's threads.
 Ceilings measure_ceilings(Stream& stream);
 
 // Pushes everything else out of the caches by writing memory of this size.

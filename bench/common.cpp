@@ -7,12 +7,16 @@
 #include <iterator>
 
 #include "autograd/checkpoint.h"
+#include "kernels/core/limits.h"
+#include "kernels/core/precision.h"
+#include "kernels/vendor/choices.h"
 #include "nas/machine.h"
 
 namespace lanas::bench {
 
 void add_common(CLI::App& app, Common& common, bool table) {
   app.add_option("--device", common.device, "auto, cpu or cuda")->capture_default_str();
+  app.add_flag("--tf32", common.tf32, "cuda: matrix products may round to TF32");
   app.add_option("--threads", common.threads, "worker threads; 0: all cores")
       ->capture_default_str()
       ->check(CLI::Range(0, 4096));
@@ -25,6 +29,7 @@ void add_common(CLI::App& app, Common& common, bool table) {
 
 Stream Common::stream() const {
   CHECK(json != "-" || csv != "-", "--json - and --csv -: standard output holds only one of them");
+  set_tf32(tf32);
   return Stream(parse_device(device), threads);
 }
 
@@ -116,9 +121,16 @@ Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nul
 
 Json machine_json(const Stream& stream) {
   const Machine machine = describe_machine();
-  return {{"cpu", machine.cpu},         {"cores", machine.cores}, {"isa", machine.isa},
-          {"system", machine.system},   {"date", utc_time()},     {"device", device_name(stream.device())},
-          {"threads", stream.threads()}};
+  Json json = {{"cpu", machine.cpu},         {"cores", machine.cores},
+               {"isa", machine.isa},         {"system", machine.system},
+               {"date", utc_time()},         {"device", device_name(stream.device())},
+               {"threads", stream.threads()}};
+  if (stream.device() == Device::cuda) {
+    json["gpu"] = backend::device_description();
+    json["tf32"] = tf32();
+    json["vendor_choices"] = vendor_choices();
+  }
+  return json;
 }
 
 Json read_json(const std::string& path) {

@@ -23,7 +23,7 @@ struct Common {
   std::string device = "auto", json, csv;
   int threads = 1;
   uint64_t seed = 0;
-  bool quiet = false;
+  bool quiet = false, tf32 = false;
 
   Stream stream() const;                                   // and checks the options above
   bool text() const { return json != "-" && csv != "-"; }  // whether the terminal gets the readable form

@@ -100,7 +100,7 @@ struct KernelsCommand {
     Tape tape(stream.device());
     const Var x = tape.input({batch, 1, 1, kInputs});
     add_mlp(weights, "", kInputs, {128, 64}, 0.3f);
-    const Var loss = mean_rows(tape, apply_mlp(tape, weights, "", x));
+    const Var loss = mean_rows(tape, apply_mlps(tape, weights, {""}, x));
     weights.allocate(common.seed);
     fill_inputs(stream, tape, x, {}, 1, common.seed);
     Plan plan(tape,

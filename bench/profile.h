@@ -16,7 +16,7 @@ namespace lanas::bench {
 struct Item {
   std::string name, pass, shape;
   OpCost cost;
-  std::function<void()> run;  // waits for the device
+  std::function<void()> start;  // gives the work to the stream
   std::vector<double> in_place_ms, hot_ms, cold_ms;
 };
 

@@ -69,11 +69,13 @@ std::vector<TrainingStep::Part> TrainingStep::parts() {
 }
 
 void TrainingStep::run() {
-  for (const Part& part : parts()) {
-    part.plan->forward(stream_);
-    part.plan->backward(stream_);
-    (this->*part.update)();
-  }
+  const std::vector<Part> all = parts();
+  for (size_t i = 0; i < all.size(); ++i)
+    graphs_[i].run(stream_, [this, &part = all[i]] {
+      part.plan->forward(stream_);
+      part.plan->backward(stream_);
+      (this->*part.update)();
+    });
   stream_.synchronize();
 }
 

@@ -12,6 +12,7 @@
 #include "autograd/plan.h"
 #include "nas/network.h"
 #include "nas/supernet.h"
+#include "nas/trainer_state.h"
 
 namespace lanas::bench {
 
@@ -56,6 +57,7 @@ class TrainingStep {
   std::optional<Adam> adam_;
   std::optional<Sgd> sgd_;
   Var loss_;
+  StepGraph graphs_[2];  // of the parts
 };
 
 // Images and labels for measuring: normal draws, and classes in turn.

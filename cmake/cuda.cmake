@@ -5,9 +5,16 @@ endif()
 set(CMAKE_CUDA_FLAGS_RELEASE "-O3")
 enable_language(CUDA)
 find_package(CUDAToolkit REQUIRED)
-# Wheels of pip ship only libcudnn.so.9; CMake has no find module for it.
-find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDAToolkit_INCLUDE_DIRS} $ENV{CUDNN_PATH} PATH_SUFFIXES include REQUIRED)
-find_library(CUDNN_LIBRARY NAMES cudnn libcudnn.so.9 HINTS ${CUDAToolkit_LIBRARY_DIR} $ENV{CUDNN_PATH}
+# cuDNN, and cuBLAS where the toolkit lacks it, may come from pip's wheels: folders nvidia/cudnn, nvidia/cublas and
+# nvidia/cu13 of site-packages, with libcudnn.so.9 alone. LANAS_WHEELS is that folder nvidia; CMake has no find module.
+set(LANAS_WHEELS "$ENV{LANAS_WHEELS}" CACHE PATH "Folder nvidia of Python's site-packages, searched after the toolkit")
+file(GLOB wheel_folders ${LANAS_WHEELS}/*)
+set(cuda_places ${CUDAToolkit_LIBRARY_ROOT} ${CUDAToolkit_TARGET_DIR} $ENV{CUDNN_PATH} ${wheel_folders})
+find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDAToolkit_INCLUDE_DIRS} ${cuda_places} PATH_SUFFIXES include REQUIRED)
+find_library(CUDNN_LIBRARY NAMES cudnn libcudnn.so.9 HINTS ${CUDAToolkit_LIBRARY_DIR} ${cuda_places}
+  PATH_SUFFIXES lib lib64 REQUIRED)
+find_path(CUBLAS_INCLUDE_DIR cublas_v2.h HINTS ${CUDAToolkit_INCLUDE_DIRS} ${cuda_places} PATH_SUFFIXES include REQUIRED)
+find_library(CUBLAS_LIBRARY NAMES cublas libcublas.so.13 libcublas.so.12 HINTS ${CUDAToolkit_LIBRARY_DIR} ${cuda_places}
   PATH_SUFFIXES lib lib64 REQUIRED)
 if(CCACHE)
   set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
@@ -20,6 +27,6 @@ function(lanas_cuda_library name)
   target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:
     -std=c++20 --expt-relaxed-constexpr -Werror=all-warnings
     -Xcompiler=-fopenmp,-Wall,-Wextra,-Wno-psabi,-Wno-unknown-pragmas>)
-  target_include_directories(${name} PRIVATE ${CUDNN_INCLUDE_DIR})
-  target_link_libraries(${name} PRIVATE CUDA::cudart CUDA::cublas ${CUDNN_LIBRARY})
+  target_include_directories(${name} SYSTEM PRIVATE ${CUDNN_INCLUDE_DIR} ${CUBLAS_INCLUDE_DIR})
+  target_link_libraries(${name} PRIVATE CUDA::cudart ${CUBLAS_LIBRARY} ${CUDNN_LIBRARY})
 endfunction()

@@ -17,7 +17,9 @@ struct Common {
   std::string device = "auto", json, config;
   int threads = 0;
   uint64_t seed = 0;
-  bool quiet = false;
+  bool quiet = false, tf32 = false;
+
+  Device chosen() const;  // of --device; says where cuda is not a real one
 };
 
 void add_common(CLI::App& app, Common& common);

@@ -1,16 +1,28 @@
 // commands_common.cpp -- options that several subcommands of lanas_train share.
+#include <cstdio>
 #include <filesystem>
 #include <iostream>
 
 #include "autograd/checkpoint.h"
+#include "kernels/core/limits.h"
+#include "kernels/core/precision.h"
 #include "nas/commands.h"
 
 namespace lanas {
 
 using Json = nlohmann::json;
 
+Device Common::chosen() const {
+  set_tf32(tf32);
+  const Device chosen = parse_device(device);
+  const std::string warning = chosen == Device::cuda ? backend::device_warning() : "";
+  if (!warning.empty()) std::fprintf(stderr, "%s\n", warning.c_str());
+  return chosen;
+}
+
 void add_common(CLI::App& app, Common& common) {
   app.add_option("--device", common.device, "auto, cpu or cuda")->capture_default_str();
+  app.add_flag("--tf32", common.tf32, "cuda: matrix products may round to TF32");
   app.add_option("--threads", common.threads, "worker threads; 0: all cores")->capture_default_str();
   app.add_option("--seed", common.seed, "the same seed gives the same bits")->capture_default_str();
   app.add_option("--json", common.json, "write the result as JSON to FILE, or - for standard output");

@@ -39,8 +39,8 @@ struct EvaluateCommand {
 
   void run() {
     check_json_target(common.json);
-    Stream stream(parse_device(common.device), common.threads);
-    TrainedNetwork network = load_trained(checkpoint);
+    Stream stream(common.chosen(), common.threads);
+    TrainedNetwork network = load_trained(checkpoint, stream.device());
     const ImageData data = load_image_data(data_folder);
     const Confusion confusion = test_confusion(stream, network, data);
     if (common.json != "-") {
@@ -96,8 +96,8 @@ struct PredictCommand {
 
   void run() {
     check_json_target(common.json);
-    Stream stream(parse_device(common.device), common.threads);
-    TrainedNetwork network = load_trained(checkpoint);
+    Stream stream(common.chosen(), common.threads);
+    TrainedNetwork network = load_trained(checkpoint, stream.device());
     Json results = Json::array();
     for (const std::string& path : images) {
       const std::vector<float> logits =

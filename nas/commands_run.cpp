@@ -20,7 +20,7 @@ struct RunCommand {
   Common common;
   RunConfig config;
   std::vector<std::string> arguments;  // as given, kept in the run's folder for --resume
-  std::string mode, resume, lambdas, targets, metrics, seeds;
+  std::string mode, resume, lambdas, targets, metrics, seeds, latency_device = "cpu";
   CLI::Option* given_lambdas = nullptr;
 
   CLI::App* add(CLI::App& app) {
@@ -56,6 +56,8 @@ struct RunCommand {
     sub->add_option("--latency-batch", config.campaign.latency.network.batch,
                     "images per measured forward pass")
         ->capture_default_str();
+    sub->add_option("--latency-device", latency_device, "device that is measured: cpu or cuda")
+        ->capture_default_str();
     sub->add_option("--latency-threads", config.campaign.latency.threads,
                     "threads of the measured forward pass")
         ->capture_default_str();
@@ -81,7 +83,10 @@ struct RunCommand {
     std::istringstream names(metrics);
     for (std::string name; std::getline(names, name, ',');) config.metrics.push_back(parse_metric(name));
     CHECK(!config.metrics.empty(), "--metric: expected latency, macs or peak-memory, found none");
-    config.device = parse_device(common.device);
+    config.device = common.chosen();
+    CHECK(latency_device == "cpu" || latency_device == "cuda",
+          "--latency-device: expected cpu or cuda, found '", latency_device, "'");
+    config.campaign.latency.device = parse_device(latency_device);
     config.threads = common.threads;
     config.seed = common.seed;
     config.quiet = common.quiet;

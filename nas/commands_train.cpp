@@ -60,7 +60,7 @@ struct SearchCommand {
     check_search_settings(config.search);
     CHECK(lambda >= 0 && std::isfinite(lambda), "--lambda: expected a number >= 0, found ", lambda);
     CHECK(lambda == 0 || !predictor.empty(), "--lambda ", lambda, ": expected --predictor, found none");
-    Stream stream(parse_device(common.device), common.threads);
+    Stream stream(common.chosen(), common.threads);
     config.search.seed = common.seed;
     config.search.latency.mode = parse_latency_mode(mode);
     config.search.latency.lambda = lambda;
@@ -161,7 +161,7 @@ struct RetrainCommand {
   void run() {
     check_json_target(common.json);
     check_retrain_settings(config.retrain);
-    Stream stream(parse_device(common.device), common.threads);
+    Stream stream(common.chosen(), common.threads);
     config.retrain.seed = common.seed;
     const Genotype g = resolve_genotype(genotype);
     const ImageData data = load_image_data(config.data_folder);

@@ -159,32 +159,39 @@ InferenceNetwork::InferenceNetwork(const NetworkConfig& config, const Genotype& 
 }
 
 void InferenceNetwork::fold(const ParameterStore& weights, const ParameterStore& buffers) {
-  auto tensor = [](const ParameterStore& store, const std::string& name) {
-    const int index = store.find(name);
-    CHECK(index >= 0, "InferenceNetwork::fold: the trained network has no ", name);
-    return store.value(index);
+  const auto read = [](const ParameterStore& store, const std::string& name) {
+    std::vector<float> values = store.read(name);
+    CHECK(!values.empty(), "InferenceNetwork::fold: the trained network has no ", name);
+    return values;
+  };
+  const auto write = [&](Tensor to, const std::vector<float>& values, const std::string& name) {
+    CHECK(int64_t(values.size()) == to.size(), "InferenceNetwork::fold: ", name, " has ", values.size(),
+          " numbers, expected ", to.shape());
+    upload(folded_.device(), to.data, values.data(), values.size() * sizeof(float));
   };
   constexpr double kEps = 1e-5;
   for (const Folding& f : foldings_) {
-    const Tensor from = tensor(weights, f.source), to = folded_.value(f.weight), bias = folded_.value(f.bias);
-    const Tensor gamma = tensor(weights, f.batch_norm + ".gamma"),
-                 beta = tensor(weights, f.batch_norm + ".beta");
-    const Tensor mean = tensor(buffers, f.batch_norm + ".running_mean"),
-                 var = tensor(buffers, f.batch_norm + ".running_var");
-    CHECK(from.shape() == to.shape(), "InferenceNetwork::fold: ", f.source, " is ", from.shape(),
+    const Tensor to = folded_.value(f.weight);
+    const int source = weights.find(f.source);
+    CHECK(source >= 0 && weights.entries()[size_t(source)].shape == to.shape(),
+          "InferenceNetwork::fold: ", f.source, source < 0 ? " is missing" : " has another shape",
           ", expected ", to.shape());
-    const int64_t row = to.size() / to.n;
-    for (int o = 0; o < to.n; ++o) {
-      const int c = f.c0 + o;
-      const double scale = gamma.data[c] / std::sqrt(double(var.data[c]) + kEps);
-      for (int64_t i = 0; i < row; ++i) to.data[o * row + i] = float(from.data[o * row + i] * scale);
-      bias.data[o] = float(beta.data[c] - mean.data[c] * scale);
+    std::vector<float> folded = read(weights, f.source), bias(size_t(to.n));
+    const std::vector<float> gamma = read(weights, f.batch_norm + ".gamma"),
+                             beta = read(weights, f.batch_norm + ".beta"),
+                             mean = read(buffers, f.batch_norm + ".running_mean"),
+                             var = read(buffers, f.batch_norm + ".running_var");
+    const size_t row = size_t(to.size() / to.n);
+    for (size_t o = 0; o < bias.size(); ++o) {
+      const size_t c = size_t(f.c0) + o;
+      const double scale = gamma[c] / std::sqrt(double(var[c]) + kEps);
+      for (size_t i = o * row; i < (o + 1) * row; ++i) folded[i] = float(folded[i] * scale);
+      bias[o] = float(beta[c] - mean[c] * scale);
     }
+    write(to, folded, f.source);
+    write(folded_.value(f.bias), bias, f.source);
   }
-  for (const auto& [index, name] : copies_) {
-    const Tensor from = tensor(weights, name), to = folded_.value(index);
-    std::copy_n(from.data, to.size(), to.data);
-  }
+  for (const auto& [index, name] : copies_) write(folded_.value(index), read(weights, name), name);
 }
 
 }  // namespace lanas

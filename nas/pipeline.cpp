@@ -5,7 +5,9 @@
 #include <fstream>
 #include <optional>
 
+#include "kernels/core/precision.h"
 #include "kernels/core/timing.h"
+#include "kernels/vendor/choices.h"
 #include "nas/check_settings.h"
 #include "nas/classify.h"
 #include "nas/interrupt.h"
@@ -183,6 +185,8 @@ class Pipeline {
     p.linear_spearman = fit.linear.spearman;
     p.held_out = fit.held_out;
     regressor_->save(file("predictor.safetensors"));
+    Regressor on_host = regressor_->to(Device::cpu);  // for single predictions; a search takes it back
+    regressor_.emplace(std::move(on_host));
     say("predictor",
         join("relative error ", percent(p.test_mape), " on ", p.n_test, " unseen architectures (ridge ",
              percent(p.linear_mape), ", noise ", percent(p.noise_mape), "), Spearman ", p.spearman));
@@ -247,12 +251,13 @@ class Pipeline {
 
   void test_networks() {
     for (NetworkResult& network : report_.networks) {
-      TrainedNetwork trained = load_trained(file(network.name + ".safetensors"));
+      TrainedNetwork trained = load_trained(file(network.name + ".safetensors"), stream_.device());
       network.test_accuracy = test_confusion(stream_, trained, data_).accuracy();
     }
   }
 
   void finish() {
+    for (const std::string& choice : vendor_choices()) log_->event("vendor choice", {{"text", choice}});
     report_.stages = log_->stages();
     for (const auto& [name, seconds] : report_.stages) report_.seconds += seconds;
     report_.peak_bytes = peak_memory_bytes();
@@ -307,6 +312,7 @@ Json to_json(const RunConfig& c) {
   return {{"preset", c.preset},
           {"data", c.data_folder},
           {"device", device_name(c.device)},
+          {"tf32", tf32()},
           {"threads", c.threads},
           {"seed", c.seed},
           {"latency_samples", c.latency_samples},
@@ -318,6 +324,7 @@ Json to_json(const RunConfig& c) {
           {"predictor_test_fraction", c.predictor_test_fraction},
           {"search", to_json(c.search)},
           {"retrain", to_json(c.retrain)},
+          {"latency_device", device_name(c.campaign.latency.device)},
           {"latency_threads", c.campaign.latency.threads},
           {"latency_batch", c.campaign.latency.network.batch}};
 }

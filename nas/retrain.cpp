@@ -114,11 +114,12 @@ class Retrain {
     loader_.load(stream_, net_.tape.data(net_.images), net_.tape.data(net_.labels),
                  batches_->epoch_batch(state_.epoch, state_.step), augment, uint64_t(global_step()));
     draw_drop_masks();
-    train_plan_->forward(stream_);
-    train_plan_->backward(stream_);
-    sgd_->step(stream_);
-    const int read_every = stream_.device() == Device::cpu ? 1 : 10;
-    if (state_.step % read_every == 0)
+    graph_.run(stream_, [this] {
+      train_plan_->forward(stream_);
+      train_plan_->backward(stream_);
+      sgd_->step(stream_);
+    });
+    if (reads_loss(stream_, state_))
       last_loss_ = reader_.read(stream_, state_, train_plan_->value(net_.loss),
                                 train_plan_->value(net_.logits), net_.tape.data(net_.labels));
     return last_loss_;
@@ -200,6 +201,7 @@ class Retrain {
   TrainerState state_;
   RetrainResult result_;
   Memory drop_state_;
+  StepGraph graph_;
   double last_loss_ = 0;
 };
 
@@ -211,13 +213,13 @@ RetrainResult retrain(Stream& stream, const RetrainConfig& config, const Genotyp
   return Retrain(stream, with_drop_path(config), genotype, data, checkpoint, best).run(hooks);
 }
 
-TrainedNetwork load_trained(const std::string& path) {
+TrainedNetwork load_trained(const std::string& path, Device device) {
   const TensorFile file = read_tensors(path);
   auto kind = file.metadata.find("kind");
   CHECK(kind != file.metadata.end() && kind->second == "network", path,
         ": expected a trained network, found ",
         kind == file.metadata.end() ? "no kind" : "kind '" + kind->second + "'", " in its metadata");
-  TrainedNetwork trained;
+  TrainedNetwork trained(device);
   try {
     const Json settings = Json::parse(file.metadata.at("settings"));
     const Json& n = settings.at("network");

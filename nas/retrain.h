@@ -49,6 +49,8 @@ RetrainResult retrain(Stream& stream, const RetrainConfig& config, const Genotyp
 
 // A trained network read back: what it is, its weights and running moments.
 struct TrainedNetwork {
+  explicit TrainedNetwork(Device device = Device::cpu) : weights(device), buffers(device) {}
+
   NetworkConfig config;
   Genotype genotype;
   std::string data_name;
@@ -56,6 +58,6 @@ struct TrainedNetwork {
   ParameterStore weights, buffers;
 };
 // Throws Error naming the file if it is no such checkpoint or does not fit its own genotype.
-TrainedNetwork load_trained(const std::string& path);
+TrainedNetwork load_trained(const std::string& path, Device device = Device::cpu);
 
 }  // namespace lanas

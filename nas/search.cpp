@@ -47,10 +47,12 @@ class Search {
     CHECK(!config.latency.active() || regressor || penalty, "search: lambda ", config.latency.lambda,
           ", target ", config.latency.target_ms, " ms: a latency predictor is needed");
     lambda_ = config.latency.lambda;
+    regressor_here_ = here(regressor);
     Var alpha_loss = net_.loss;
     std::vector<Var> alpha_outputs = {net_.loss};
     if (config.latency.active()) {
-      latency_.emplace(net_.tape, net_.alpha, net_.beta, penalty ? *penalty : *regressor, config.latency);
+      latency_.emplace(net_.tape, net_.alpha, net_.beta, penalty ? *here(penalty) : *regressor_here_,
+                       config.latency);
       alpha_loss = weighted_sum(net_.tape, {net_.loss, latency_->term}, {1, 1});
       alpha_outputs.push_back(latency_->latency_ms);
     }
@@ -103,6 +105,13 @@ class Search {
   }
 
  private:
+  // A predictor on this search's device: itself, or a copy.
+  const Regressor* here(const Regressor* regressor) {
+    if (!regressor || regressor->device() == stream_.device()) return regressor;
+    copies_.push_back(std::make_unique<Regressor>(regressor->to(stream_.device())));
+    return copies_.back().get();
+  }
+
   int steps_per_epoch() const { return std::min(weight_batches_->per_epoch(), alpha_batches_->per_epoch()); }
   int64_t global_step() const { return int64_t{state_.epoch} * steps_per_epoch() + state_.step; }
 
@@ -139,8 +148,13 @@ class Search {
           [&] { load_valid(); }, ascend);
     } else {
       load_valid();
-      alpha_plan_->forward(stream_);
-      alpha_plan_->backward(stream_);
+      const bool whole = config_.latency.target_ms == 0;  // nothing to read back in between
+      alpha_graph_.run(stream_, [this, whole] {
+        alpha_plan_->forward(stream_);
+        alpha_plan_->backward(stream_);
+        if (whole) adam_->step(stream_);
+      });
+      if (whole) return;
       ascend(*alpha_plan_);
     }
     adam_->step(stream_);
@@ -150,11 +164,12 @@ class Search {
   double step() {
     if (state_.epoch >= config_.frozen_epochs) alpha_step();
     load_train();
-    weight_plan_->forward(stream_);
-    weight_plan_->backward(stream_);
-    sgd_->step(stream_);
-    const int read_every = stream_.device() == Device::cpu ? 1 : 10;
-    if (state_.step % read_every == 0)
+    weight_graph_.run(stream_, [this] {
+      weight_plan_->forward(stream_);
+      weight_plan_->backward(stream_);
+      sgd_->step(stream_);
+    });
+    if (reads_loss(stream_, state_))
       last_loss_ = reader_.read(stream_, state_, weight_plan_->value(net_.loss),
                                 weight_plan_->value(net_.logits), net_.tape.data(net_.labels));
     return last_loss_;
@@ -198,7 +213,7 @@ class Search {
     epoch.skips_reduce = count_skips(epoch.genotype.reduce);
     epoch.alpha_entropy = mean_entropy(architecture_);
     if (regressor_) {
-      epoch.soft_ms = soft_latency_ms(stream_, architecture_, *regressor_, config_.latency.temperature);
+      epoch.soft_ms = soft_latency_ms(stream_, architecture_, *regressor_here_, config_.latency.temperature);
       epoch.hard_ms = predict_ms(*regressor_, epoch.genotype);
     }
     epoch.lambda = lambda_;
@@ -241,7 +256,9 @@ class Search {
 
   Stream& stream_;
   SearchConfig config_;
-  const Regressor* regressor_;
+  const Regressor* regressor_;  // as given, for single predictions
+  const Regressor* regressor_here_ = nullptr;
+  std::vector<std::unique_ptr<Regressor>> copies_;
   ParameterStore weights_, buffers_, architecture_;
   Supernet net_;
   std::optional<LatencyLoss> latency_;
@@ -256,6 +273,7 @@ class Search {
   Checkpointer saver_;
   TrainerState state_;
   std::vector<SearchEpoch> history_;
+  StepGraph alpha_graph_, weight_graph_;
   double last_loss_ = 0;
   double lambda_ = 0;  // of the latency term; learned where there is a target
 };

@@ -12,6 +12,7 @@
 
 #include "autograd/checkpoint.h"
 #include "autograd/plan.h"
+#include "kernels/core/graph.h"
 #include "kernels/core/timing.h"
 #include "kernels/ops/cross_entropy.h"
 #include "nas/interrupt.h"
@@ -65,6 +66,30 @@ class StepReader {
  private:
   Memory correct_;
   std::string who_;
+};
+
+// Reading the loss makes the host wait for the device: on cuda it is read every 10 steps only.
+inline bool reads_loss(const Stream& stream, const TrainerState& state) {
+  constexpr int kReadEvery = 10;
+  return stream.device() == Device::cpu || state.step % kReadEvery == 0;
+}
+
+// One level of a training step. On cuda it runs as it is the first time, so that the libraries set themselves
+// up, and is then recorded and replayed: `work` must read whatever changes from step to step from memory.
+class StepGraph {
+ public:
+  void run(Stream& stream, const std::function<void()>& work) {
+    if (stream.device() == Device::cpu || !warm_) {
+      warm_ = true;
+      return work();
+    }
+    if (!graph_) graph_.record(stream, work);
+    graph_.replay(stream);
+  }
+
+ private:
+  bool warm_ = false;
+  Graph graph_;
 };
 
 inline double seconds_since(double start_ms) { return (now_ms() - start_ms) / 1000; }

@@ -8,47 +8,10 @@
 #include "autograd/plan.h"
 #include "kernels/core/random.cuh"
 #include "kernels/ops/elementwise.h"
+#include "kernels/ops/fused_mlp.h"
 
 namespace lanas {
 namespace {
-
-// loss [1,1,1,1] = sum over rows of weight (sqrt(1 + r^2) - 1), r = a u - b; u [n,1,1,1], rows [n,1,1,3]
-// holds a, b, weight. Host memory: the regressor is trained on the cpu.
-Var relative_loss(Tape& tape, Var u, Var rows) {
-  CHECK(tape.shape(u).c == 1 && tape.shape(rows) == Shape({tape.shape(u).n, 1, 1, 3}),
-        "relative_loss: predictions ", tape.shape(u), " do not match rows ", tape.shape(rows));
-  CHECK(tape.device() == Device::cpu, "relative_loss: runs on the cpu");
-  const Var loss = tape.activation({1, 1, 1, 1});
-  Op op;
-  op.name = "relative_loss";
-  op.inputs = {u, rows};
-  op.outputs = {loss};
-  op.saved = {u, rows};
-  op.forward = [](Run& run) {
-    const Tensor x = run.in(0), row = run.in(1);
-    double sum = 0;
-    for (int i = 0; i < x.n; ++i) {
-      const float* c = row.pixel(i);
-      const float r = c[0] * *x.pixel(i) - c[1];
-      sum += double(c[2] * (std::sqrt(1 + r * r) - 1));
-    }
-    *run.out(0).data = float(sum);
-  };
-  op.backward = [](Run& run) {
-    const Tensor x = run.in(0), row = run.in(1), dx = run.grad_in(0);
-    if (!dx) return;
-    const float dloss = *run.grad_out(0).data, beta = run.beta(0);
-    for (int i = 0; i < x.n; ++i) {
-      const float* c = row.pixel(i);
-      const float r = c[0] * *x.pixel(i) - c[1];
-      const float gradient = dloss * c[2] * c[0] * r / std::sqrt(1 + r * r);
-      float* const to = dx.pixel(i);
-      *to = beta == 0 ? gradient : gradient + beta * *to;
-    }
-  };
-  tape.record(std::move(op));
-  return loss;
-}
 
 std::string layer_name(const std::string& prefix, int layer, const char* part) {
   return join(prefix, "layers.", layer, ".", part);
@@ -77,14 +40,53 @@ void add_mlp(ParameterStore& store, const std::string& prefix, int inputs, const
   store.add(layer_name(prefix, layer, "bias"), {1, 1, 1, 1}, Init::constant(0));
 }
 
-Var apply_mlp(Tape& tape, const ParameterStore& store, const std::string& prefix, Var x) {
+namespace {
+
+// The layers of one network on a tape, and whether the device can run them in one kernel.
+MlpLayers find_layers(Tape& tape, const ParameterStore& store, const std::string& prefix) {
+  MlpLayers layers;
   for (int layer = 0;; ++layer) {
     const int weight = store.find(layer_name(prefix, layer, "weight"));
-    const int bias = store.find(layer_name(prefix, layer, "bias"));
-    if (weight < 0) return x;
-    if (layer > 0) x = relu(tape, x);
-    x = linear(tape, x, tape.parameter(store, weight), tape.parameter(store, bias));
+    if (weight < 0) return layers;
+    layers.weights.push_back(tape.parameter(store, weight));
+    layers.biases.push_back(tape.parameter(store, store.find(layer_name(prefix, layer, "bias"))));
   }
+}
+
+bool fits_one_kernel(const Tape& tape, const MlpLayers& layers) {
+  FusedMlp<float> op;
+  op.hidden = int(layers.weights.size()) - 1;
+  if (op.hidden < 1 || op.hidden > kMlpHidden) return false;
+  op.inputs = tape.shape(layers.weights[0]).c;
+  for (int l = 0; l < op.hidden; ++l) op.width[l] = tape.shape(layers.weights[size_t(l)]).n;
+  return fused_mlp_fits(op, tape.device());
+}
+
+}  // namespace
+
+Var apply_mlps(Tape& tape, const ParameterStore& store, const std::vector<std::string>& prefixes, Var x,
+               Var skip_weight, Var skip_bias) {
+  std::vector<MlpLayers> networks;
+  for (const std::string& prefix : prefixes) networks.push_back(find_layers(tape, store, prefix));
+  Var y;
+  // On the cpu each layer is a product of the library.
+  if (tape.device() == Device::cuda && !networks.empty() && fits_one_kernel(tape, networks[0])) {
+    for (size_t begin = 0; begin < networks.size(); begin += kMlpMembers) {
+      const auto first = networks.begin() + ptrdiff_t(begin);
+      const std::vector<MlpLayers> some(
+          first, first + ptrdiff_t(std::min<size_t>(kMlpMembers, networks.size() - begin)));
+      y = y ? sum(tape, {y, fused_mlp(tape, x, some)}) : fused_mlp(tape, x, some, skip_weight, skip_bias);
+    }
+    return y;
+  }
+  if (skip_weight) y = linear(tape, x, skip_weight, skip_bias);
+  for (const MlpLayers& network : networks) {
+    Var u = x;
+    for (size_t layer = 0; layer < network.weights.size(); ++layer)
+      u = linear(tape, layer > 0 ? relu(tape, u) : u, network.weights[layer], network.biases[layer]);
+    y = y ? sum(tape, {y, u}) : u;
+  }
+  return y;
 }
 
 namespace {
@@ -101,15 +103,20 @@ class Trainer {
         with_skip_(with_skip),
         batch_(batch),
         delta_(delta),
+        stream_(net.mlp.device(), 1),
         mlp_adam_(net.mlp, 0, 0.9f, 0.999f, 0),
         skip_adam_(net.skip, 0, 0.9f, 0.999f, 0),
-        workspace_(std::make_shared<Workspace>()) {
+        tape_(net.mlp.device()),
+        workspace_(std::make_shared<Workspace>(net.mlp.device())),
+        host_x_(size_t(batch) * size_t(data.columns)),
+        host_rows_(size_t(batch) * 3),
+        host_u_(size_t(batch)) {
     x_ = tape_.input({batch, 1, 1, data.columns});
     rows_ = tape_.input({batch, 1, 1, 3});
-    u_ = apply_mlp(tape_, net.mlp, "", x_);
-    if (with_skip)
-      u_ = sum(tape_, {u_, linear(tape_, x_, tape_.parameter(net.skip, net.skip.find("skip.weight")),
-                                  tape_.parameter(net.skip, net.skip.find("skip.bias")))});
+    const auto skip = [&](const char* name) {
+      return with_skip ? tape_.parameter(net.skip, net.skip.find(name)) : Var{};
+    };
+    u_ = apply_mlps(tape_, net.mlp, {""}, x_, skip("skip.weight"), skip("skip.bias"));
     loss_ = relative_loss(tape_, u_, rows_);
     PlanOptions train;
     train.loss = loss_;
@@ -141,26 +148,27 @@ class Trainer {
     for (size_t begin = 0; begin < rows.size(); begin += size_t(batch_)) {
       fill(rows, begin);
       predict_->forward(stream_);
-      const Tensor u = predict_->value(u_);
+      download(stream_, host_u_.data(), predict_->value(u_).data, host_u_.size() * sizeof(float));
       for (size_t i = begin; i < std::min(rows.size(), begin + size_t(batch_)); ++i)
-        out.push_back(net_.centre + net_.scale * double(*u.pixel(int64_t(i - begin))));
+        out.push_back(net_.centre + net_.scale * double(host_u_[i - begin]));
     }
     return out;
   }
 
  private:
   void fill(const std::vector<int>& rows, size_t begin) {
-    const Tensor x = tape_.data(x_), c = tape_.data(rows_);
     const int used = int(std::min(rows.size() - begin, size_t(batch_)));
     for (int i = 0; i < batch_; ++i) {
       const int r = rows[begin + size_t(i < used ? i : 0)];
-      std::copy_n(data_.row(r), data_.columns, x.pixel(i));
+      std::copy_n(data_.row(r), data_.columns, host_x_.begin() + ptrdiff_t{i} * data_.columns);
       const double y = data_.y[size_t(r)], unit = std::abs(y) * delta_;
-      float* const row = c.pixel(i);
+      float* const row = host_rows_.data() + ptrdiff_t{i} * 3;
       row[0] = float(net_.scale / unit);
       row[1] = float((y - net_.centre) / unit);
       row[2] = i < used ? 1.f / float(used) : 0.f;
     }
+    upload(stream_, tape_.data(x_).data, host_x_.data(), host_x_.size() * sizeof(float));
+    upload(stream_, tape_.data(rows_).data, host_rows_.data(), host_rows_.size() * sizeof(float));
   }
 
   const Dataset& data_;
@@ -169,12 +177,13 @@ class Trainer {
   const bool with_skip_;
   const int batch_;
   const double delta_;
-  Stream stream_{Device::cpu, 1};
+  Stream stream_;
   Adam mlp_adam_, skip_adam_;
   Tape tape_;
   std::shared_ptr<Workspace> workspace_;
   Var x_, rows_, u_, loss_;
   std::unique_ptr<Plan> train_, predict_;
+  std::vector<float> host_x_, host_rows_, host_u_;
 };
 
 double mean_loss(const std::vector<double>& predicted, const Dataset& data, const std::vector<int>& rows,
@@ -189,8 +198,8 @@ double mean_loss(const std::vector<double>& predicted, const Dataset& data, cons
 
 // The stores with their starting values, and centre and scale of the target.
 TrainedMlp start_network(const Dataset& data, const std::vector<int>& train, const LinearModel* start,
-                         double scale, const MlpConfig& config) {
-  TrainedMlp net;
+                         double scale, const MlpConfig& config, Device device) {
+  TrainedMlp net(device);
   net.scale = scale;
   double squares = 0;
   for (int r : train) {
@@ -204,26 +213,36 @@ TrainedMlp start_network(const Dataset& data, const std::vector<int>& train, con
   net.skip.add("skip.bias", {1, 1, 1, 1}, Init::constant(0));
   net.skip.allocate(config.seed);
   if (!start) return net;
-  const Tensor weight = net.skip.value(net.skip.find("skip.weight"));
-  for (size_t i = 0; i < start->weights.size(); ++i) weight.data[i] = float(start->weights[i] / net.scale);
-  *net.skip.value(net.skip.find("skip.bias")).data = float((start->intercept - net.centre) / net.scale);
+  std::vector<float> weights;
+  for (double w : start->weights) weights.push_back(float(w / net.scale));
+  const float bias = float((start->intercept - net.centre) / net.scale);
+  upload(device, net.skip.value(net.skip.find("skip.weight")).data, weights.data(),
+         weights.size() * sizeof(float));
+  upload(device, net.skip.value(net.skip.find("skip.bias")).data, &bias, sizeof bias);
   return net;
 }
 
 std::vector<float> slab(const ParameterStore& store) {
-  return {store.values(), store.values() + store.slab_floats()};
+  std::vector<float> copy(size_t(store.slab_floats()));
+  download(store.device(), copy.data(), store.values(), copy.size() * sizeof(float));
+  return copy;
+}
+
+void restore(const ParameterStore& store, const std::vector<float>& copy) {
+  upload(store.device(), store.values(), copy.data(), copy.size() * sizeof(float));
 }
 
 }  // namespace
 
 TrainedMlp train_mlp(const Dataset& data, const std::vector<int>& train, const std::vector<int>& validation,
-                     const LinearModel* start, double scale, double delta, const MlpConfig& config) {
+                     const LinearModel* start, double scale, double delta, const MlpConfig& config,
+                     Device device) {
   CHECK(!train.empty() && !validation.empty() && scale > 0 && delta > 0, "train_mlp: ", train.size(),
         " training and ", validation.size(), " validation rows, scale ", scale, ", delta ", delta);
   const int rows = int(train.size());
   const int batch = config.batch > 0 ? config.batch : std::clamp(rows / 16, 16, 512);
   const int64_t steps = int64_t(config.epochs) * ((rows + batch - 1) / batch);
-  TrainedMlp net = start_network(data, train, start, scale, config);
+  TrainedMlp net = start_network(data, train, start, scale, config, device);
   Trainer trainer(data, net, start != nullptr, delta, batch, config);
   std::vector<float> best_mlp = slab(net.mlp), best_skip = slab(net.skip);
   net.held_out = trainer.predict(validation);
@@ -246,8 +265,8 @@ TrainedMlp train_mlp(const Dataset& data, const std::vector<int>& train, const s
     best_mlp = slab(net.mlp);
     best_skip = slab(net.skip);
   }
-  std::copy(best_mlp.begin(), best_mlp.end(), net.mlp.values());
-  std::copy(best_skip.begin(), best_skip.end(), net.skip.values());
+  restore(net.mlp, best_mlp);
+  restore(net.skip, best_skip);
   return net;
 }
 

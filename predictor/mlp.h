@@ -29,10 +29,14 @@ struct MlpConfig {
 // Adds the layers' parameters "<prefix>layers.<i>.weight" [out, in] and ".bias" [out] to a store.
 void add_mlp(ParameterStore& store, const std::string& prefix, int inputs, const std::vector<int>& hidden,
              float first_bound);
-// mlp(x) of such parameters for rows x [n,1,1,inputs]; [n,1,1,1].
-Var apply_mlp(Tape& tape, const ParameterStore& store, const std::string& prefix, Var x);
+// skip(x) + the sum of the networks with these prefixes, for rows x [n,1,1,inputs]; [n,1,1,1]. The linear map
+// may be absent, and so may the networks. On cuda one kernel (fused_mlp), where the widths fit a block.
+Var apply_mlps(Tape& tape, const ParameterStore& store, const std::vector<std::string>& prefixes, Var x,
+               Var skip_weight = {}, Var skip_bias = {});
 
 struct TrainedMlp {
+  explicit TrainedMlp(Device device = Device::cpu) : mlp(device), skip(device) {}
+
   ParameterStore mlp, skip;  // "layers.<i>...", and "skip.weight" [1, inputs], "skip.bias" [1]
   double centre = 0, scale = 1;
   std::vector<double> held_out;  // predictions for the validation rows, at the best epoch
@@ -41,8 +45,10 @@ struct TrainedMlp {
 
 // Trains on the rows `train` of data and keeps the epoch that is best on the rows `validation`. `start` is
 // the linear model that the skip begins as; null trains the mlp alone (no skip). delta is a relative error.
-// Runs on one thread and depends on nothing but its arguments. Error if the loss stops being finite.
+// On the cpu it runs on one thread and depends on nothing but its arguments. Error if the loss stops being
+// finite.
 TrainedMlp train_mlp(const Dataset& data, const std::vector<int>& train, const std::vector<int>& validation,
-                     const LinearModel* start, double scale, double delta, const MlpConfig& config);
+                     const LinearModel* start, double scale, double delta, const MlpConfig& config,
+                     Device device = Device::cpu);
 
 }  // namespace lanas

@@ -45,7 +45,7 @@ struct Member {
 
 // `all` is the linear model of all rows: its penalty and its error serve every member.
 Member train_member(const Dataset& data, const LinearModel& all, const Fold& fold,
-                    const RegressorConfig& config, int k) {
+                    const RegressorConfig& config, int k, Device device) {
   const Dataset part = take_rows(data, fold.train);
   Member member;
   member.start = fit_ridge_with_penalty(part, all.penalty);
@@ -59,8 +59,8 @@ Member train_member(const Dataset& data, const LinearModel& all, const Fold& fol
   const double scale = std::max(std::sqrt(explain), 1e-6 * std::abs(mean));
   MlpConfig mlp = config.mlp;
   mlp.seed = config.seed * 1000003u + uint64_t(k);
-  member.net =
-      train_mlp(data, fold.train, fold.held_out, config.skip ? &member.start : nullptr, scale, delta, mlp);
+  member.net = train_mlp(data, fold.train, fold.held_out, config.skip ? &member.start : nullptr, scale, delta,
+                         mlp, device);
   if (!config.skip) {
     member.start.weights.assign(member.start.weights.size(), 0.0);
     member.start.intercept = member.net.centre;
@@ -72,10 +72,11 @@ std::vector<Member> train_members(const Dataset& data, const LinearModel& all, c
                                   int members, const RegressorConfig& config, Stream& stream) {
   std::vector<std::optional<Member>> trained(static_cast<size_t>(members));
   std::vector<std::exception_ptr> failed(static_cast<size_t>(members));
-#pragma omp parallel for schedule(dynamic, 1) num_threads(stream.threads())
+  const int threads = stream.device() == Device::cpu ? stream.threads() : 1;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
   for (int k = 0; k < members; ++k) {
     try {
-      trained[size_t(k)] = train_member(data, all, folds[size_t(k)], config, k);
+      trained[size_t(k)] = train_member(data, all, folds[size_t(k)], config, k, stream.device());
     } catch (...) {
       failed[size_t(k)] = std::current_exception();
     }
@@ -129,33 +130,36 @@ std::string member_prefix(int k) { return join("members.", k, "."); }
 // last layer of each mlp scaled.
 void fold_in(const ParameterStore& store, LinearModel linear, const std::vector<Member>& members,
              double shrink) {
-  const auto value = [](const ParameterStore& s, const std::string& name) { return s.value(s.find(name)); };
+  const auto write = [&](const std::string& name, const std::vector<float>& values) {
+    upload(store.device(), store.value(store.find(name)).data, values.data(), values.size() * sizeof(float));
+  };
   const double share = members.empty() ? 0 : shrink / double(members.size());
   for (size_t k = 0; share > 0 && k < members.size(); ++k) {
     const TrainedMlp& net = members[k].net;
-    const Tensor weight = value(net.skip, "skip.weight");
+    const std::vector<float> weight = net.skip.read("skip.weight");
     for (size_t i = 0; i < linear.weights.size(); ++i)
-      linear.weights[i] += share * (net.scale * double(weight.data[i]) - members[k].start.weights[i]);
-    linear.intercept += share * (net.centre + net.scale * double(*value(net.skip, "skip.bias").data) -
-                                 members[k].start.intercept);
+      linear.weights[i] += share * (net.scale * double(weight[i]) - members[k].start.weights[i]);
+    linear.intercept +=
+        share * (net.centre + net.scale * double(net.skip.read("skip.bias")[0]) - members[k].start.intercept);
     const size_t last = net.mlp.entries().size() - 2;  // weight and bias of the output
     for (size_t e = 0; e < net.mlp.entries().size(); ++e) {
-      const Tensor from = net.mlp.value(int(e));
-      const Tensor to = value(store, member_prefix(int(k)) + net.mlp.entries()[e].name);
-      const float factor = e < last ? 1.f : float(share * net.scale);
-      for (int64_t i = 0; i < from.size(); ++i) to.data[i] = factor * from.data[i];
+      const std::string& name = net.mlp.entries()[e].name;
+      std::vector<float> values = net.mlp.read(name);
+      if (e >= last)
+        for (float& v : values) v *= float(share * net.scale);
+      write(member_prefix(int(k)) + name, values);
     }
   }
-  const Tensor weight = value(store, "skip.weight");
-  for (size_t i = 0; i < linear.weights.size(); ++i) weight.data[i] = float(linear.weights[i]);
-  *value(store, "skip.bias").data = float(linear.intercept);
+  write("skip.weight", {linear.weights.begin(), linear.weights.end()});
+  write("skip.bias", {float(linear.intercept)});
 }
 
 }  // namespace
 
-void Regressor::make_store(int members, const std::vector<int>& hidden) {
+void Regressor::make_store(int members, const std::vector<int>& hidden, Device device) {
   members_ = members;
-  store_ = std::make_unique<ParameterStore>();
+  hidden_ = hidden;
+  store_ = std::make_unique<ParameterStore>(device);
   store_->add("skip.weight", {1, 1, 1, inputs_}, Init::constant(0));
   store_->add("skip.bias", {1, 1, 1, 1}, Init::constant(0));
   for (int k = 0; k < members; ++k) add_mlp(*store_, member_prefix(k), inputs_, hidden, 0);
@@ -200,7 +204,7 @@ Regressor Regressor::fit(const Dataset& data, const RegressorConfig& config, Str
     for (const Member& member : trained) linear.intercept += member.start.intercept / members;
   }
   for (const Member& member : trained) out.best_epochs_.push_back(member.net.best_epoch);
-  out.make_store(out.shrink_ > 0 ? members : 0, config.mlp.hidden);
+  out.make_store(out.shrink_ > 0 ? members : 0, config.mlp.hidden, stream.device());
   fold_in(*out.store_, linear, trained, out.shrink_);
   return out;
 }
@@ -214,24 +218,39 @@ std::vector<double> Regressor::predict(const Dataset& data) const {
 std::vector<double> Regressor::predict(const float* rows, int count) const {
   constexpr int kBatch = 256;  // fixed, so that a row's prediction does not depend on how many it comes with
   const int threads = omp_get_max_threads();
-  Stream stream(Device::cpu, 1);  // the batches are small: more threads would wait more than work
-  Tape tape;
+  const Device device = store_->device();
+  Stream stream(device, 1);  // the batches are small: more threads would wait more than work
+  Tape tape(device);
   const Var x = tape.input({kBatch, 1, 1, inputs_});
   const Var y = apply(tape, x);
   PlanOptions options;
   options.outputs = {y};
-  Plan plan(tape, options, std::make_shared<Workspace>());
-  const Tensor in = tape.data(x);
-  std::fill_n(in.data, in.size(), 0.f);
+  Plan plan(tape, options, std::make_shared<Workspace>(device));
+  std::vector<float> in(size_t{kBatch} * size_t(inputs_), 0.f), values(kBatch);
   std::vector<double> out;
   for (int begin = 0; begin < count; begin += kBatch) {
     const int used = std::min(kBatch, count - begin);
-    std::copy_n(rows + int64_t{begin} * inputs_, int64_t{used} * inputs_, in.data);
+    std::copy_n(rows + int64_t{begin} * inputs_, int64_t{used} * inputs_, in.begin());
+    upload(stream, tape.data(x).data, in.data(), in.size() * sizeof(float));
     plan.forward(stream);
-    for (int i = 0; i < used; ++i) out.push_back(double(*plan.value(y).pixel(i)));
+    download(stream, values.data(), plan.value(y).data, values.size() * sizeof(float));
+    out.insert(out.end(), values.begin(), values.begin() + used);
   }
   omp_set_num_threads(threads);  // the stream had set this thread's to 1
   return out;
+}
+
+Regressor Regressor::to(Device device) const {
+  Regressor copy;
+  copy.inputs_ = inputs_;
+  copy.make_store(members_, hidden_, device);
+  std::vector<float> values(size_t(store_->slab_floats()));
+  download(store_->device(), values.data(), store_->values(), values.size() * sizeof(float));
+  upload(device, copy.store_->values(), values.data(), values.size() * sizeof(float));
+  copy.shrink_ = shrink_, copy.mean_target_ = mean_target_, copy.validation_mape_ = validation_mape_;
+  copy.lower_ = lower_, copy.upper_ = upper_;
+  copy.best_epochs_ = best_epochs_;
+  return copy;
 }
 
 Var Regressor::apply(Tape& tape, Var code) const {
@@ -239,10 +258,10 @@ Var Regressor::apply(Tape& tape, Var code) const {
         " numbers a row");
   CHECK(tape.device() == store_->device(), "Regressor::apply: the predictor is on the ",
         device_name(store_->device()), ", the tape on the ", device_name(tape.device()));
-  Var y = linear(tape, code, tape.parameter(*store_, store_->find("skip.weight")),
-                 tape.parameter(*store_, store_->find("skip.bias")));
-  for (int k = 0; k < members_; ++k) y = sum(tape, {y, apply_mlp(tape, *store_, member_prefix(k), code)});
-  return y;
+  std::vector<std::string> members;
+  for (int k = 0; k < members_; ++k) members.push_back(member_prefix(k));
+  return apply_mlps(tape, *store_, members, code, tape.parameter(*store_, store_->find("skip.weight")),
+                    tape.parameter(*store_, store_->find("skip.bias")));
 }
 
 void Regressor::save(const std::string& path) const {
@@ -259,7 +278,7 @@ void Regressor::save(const std::string& path) const {
   write_tensors(path, file);
 }
 
-Regressor Regressor::load(const std::string& path) {
+Regressor Regressor::load(const std::string& path, Device device) {
   const TensorFile file = read_tensors(path);
   const auto text = [&](const char* name) {
     const auto found = file.metadata.find(name);
@@ -292,7 +311,7 @@ Regressor Regressor::load(const std::string& path) {
     hidden.push_back(bias->second.shape.c);
   }
   if (!hidden.empty()) hidden.pop_back();
-  out.make_store(int(members), hidden);
+  out.make_store(int(members), hidden, device);
   file.get("", *out.store_, path);
   for (const auto& [name, entry] : file.tensors)
     for (float value : entry.values) CHECK(std::isfinite(value), path, ": tensor '", name, "' is not finite");

@@ -26,8 +26,9 @@ struct RegressorConfig {
 
 class Regressor {
  public:
-  // Too few rows for a mlp (under kFewestRows) give plain ridge. Trains one member per thread of the stream;
-  // the result does not depend on the number of threads. Error where data is empty or a target is not > 0.
+  // Too few rows for a mlp (under kFewestRows) give plain ridge. On the cpu one member is trained per thread
+  // of the stream, and the result does not depend on their number; on cuda one after another. The result
+  // stays on the stream's device. Error where data is empty or a target is not > 0.
   static Regressor fit(const Dataset& data, const RegressorConfig& config, Stream& stream);
   static constexpr int kFewestRows = 24;
 
@@ -35,7 +36,7 @@ class Regressor {
   std::vector<double> predict(const float* rows, int count) const;  // rows [count, inputs()]
 
   // The predictor on another tape, its weights frozen: code [n,1,1,inputs()] -> [n,1,1,1] in the target's
-  // unit. Gradients flow to the code. The regressor must outlive the tape.
+  // unit. Gradients flow to the code. The regressor must outlive the tape and be on its device.
   Var apply(Tape& tape, Var code) const;
 
   // A new sample lies in [predicted * lower(), predicted * upper()] with a chance of 90%, by the errors of
@@ -43,6 +44,8 @@ class Regressor {
   double lower() const { return lower_; }
   double upper() const { return upper_; }
 
+  Regressor to(Device device) const;  // a copy there
+  Device device() const { return store_->device(); }
   int inputs() const { return inputs_; }
   double shrink() const { return shrink_; }
   double mean_target() const { return mean_target_; }          // of the training rows: a reference cost
@@ -51,13 +54,14 @@ class Regressor {
 
   // safetensors; Error naming the file where it is cut or holds something else.
   void save(const std::string& path) const;
-  static Regressor load(const std::string& path);
+  static Regressor load(const std::string& path, Device device = Device::cpu);
 
  private:
   Regressor() = default;
-  void make_store(int members, const std::vector<int>& hidden);
+  void make_store(int members, const std::vector<int>& hidden, Device device);
 
   int inputs_ = 0, members_ = 0;
+  std::vector<int> hidden_;
   std::unique_ptr<ParameterStore> store_;  // "skip.weight", "skip.bias", "members.<k>.layers.<i>...."
   double shrink_ = 0, mean_target_ = 0, validation_mape_ = 0, lower_ = 1, upper_ = 1;
   std::vector<int> best_epochs_;

@@ -17,7 +17,7 @@ std::vector<double> predict_mlp(const TrainedMlp& net, const Dataset& rows) {
   Stream stream(Device::cpu, 1);
   Tape tape;
   const Var x = tape.input({kBatch, 1, 1, rows.columns});
-  const Var u = apply_mlp(tape, net.mlp, "", x);
+  const Var u = apply_mlps(tape, net.mlp, {""}, x);
   PlanOptions options;
   options.outputs = {u};
   Plan plan(tape, options, std::make_shared<Workspace>());

@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "kernels/core/graph.h"
+#include "kernels/core/limits.h"
 #include "kernels/core/native.cuh"
 
 namespace lanas {
@@ -45,6 +46,22 @@ std::shared_ptr<Stream::Native> make_stream() {
 void synchronize(Stream::Native& stream) { CUDA_CHECK(cudaStreamSynchronize(stream.stream)); }
 
 Memory& scratch(Stream::Native& stream) { return stream.scratch; }
+
+size_t shared_memory_limit() {
+  int device = 0, bytes = 0;
+  CUDA_CHECK(cudaGetDevice(&device));
+  CUDA_CHECK(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  return size_t(bytes);
+}
+
+std::string device_warning() { return ""; }
+std::string device_description() {
+  int device = 0;
+  cudaDeviceProp properties{};
+  CUDA_CHECK(cudaGetDevice(&device));
+  CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
+  return properties.name;
+}
 
 void* allocate(size_t bytes) {
   void* memory = nullptr;

@@ -4,6 +4,7 @@
 
 #include "kernels/core/device.h"
 #include "kernels/core/graph.h"
+#include "kernels/core/limits.h"
 #include "kernels/core/simt.h"
 #include "kernels/core/simt_memory.h"
 
@@ -29,6 +30,9 @@ bool preferred() { return false; }
 std::shared_ptr<Stream::Native> make_stream() { return std::make_shared<Stream::Native>(); }
 void synchronize(Stream::Native&) {}
 Memory& scratch(Stream::Native& stream) { return stream.scratch; }
+size_t shared_memory_limit() { return simt::kMaxDynamicShared; }
+std::string device_warning() { return "the cuda device is emulated on the cpu here: its times mean nothing"; }
+std::string device_description() { return "emulated cuda device"; }
 void* allocate(size_t bytes) { return simt::allocate_device(bytes); }
 void release(void* memory) noexcept { simt::free_device(memory); }
 void upload(Stream::Native*, void* device, const void* host, size_t bytes) {

@@ -1,5 +1,6 @@
 // conv2d_cudnn.cpp -- see cuda.h. For every geometry cuDNN's heuristic ranks its algorithms once; the first
-// that is deterministic and fits the scratch memory is kept. Strict fp32 (no TF32).
+// that is deterministic and fits the scratch memory is kept, and noted in choices.h. Strict fp32 unless TF32
+// is on.
 #include <cudnn.h>
 
 #include <array>
@@ -7,6 +8,8 @@
 #include <map>
 
 #include "kernels/core/native.cuh"
+#include "kernels/core/precision.h"
+#include "kernels/vendor/choices.h"
 #include "kernels/vendor/cuda.h"
 
 #define CUDNN_CHECK(call)                                                                         \
@@ -21,7 +24,7 @@ namespace {
 
 constexpr size_t kScratch = size_t{32} << 20;  // bytes
 enum Pass { kForward, kData, kWeights };
-using Geometry = std::array<int, 14>;
+using Geometry = std::array<int, 15>;
 
 // One of cuDNN's descriptors, destroyed with this object.
 template <class T, cudnnStatus_t (*kCreate)(T*), cudnnStatus_t (*kDestroy)(T)>
@@ -81,7 +84,7 @@ struct Convolution {
                                            w_view.h, w_view.w));
     CUDNN_CHECK(cudnnSetConvolution2dDescriptor(conv, s.padding, s.padding, s.stride, s.stride, s.dilation,
                                                 s.dilation, CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT));
-    CUDNN_CHECK(cudnnSetConvolutionMathType(conv, CUDNN_FMA_MATH));
+    CUDNN_CHECK(cudnnSetConvolutionMathType(conv, tf32() ? CUDNN_DEFAULT_MATH : CUDNN_FMA_MATH));
   }
 
  private:
@@ -103,10 +106,16 @@ int choose(const char* op, const Performance* ranked, int count) {
 // The algorithm for these shapes: the heuristic is asked the first time, which must not be while capturing.
 template <class Ask>
 int algorithm(Dnn& d, Pass pass, Tensor y, Tensor x, Tensor w, ConvSettings s, Ask ask) {
-  const Geometry key{pass,     x.n, x.h, x.w,      x.c,       x.stride,   y.c,
-                     y.stride, w.h, w.w, s.stride, s.padding, s.dilation, y.h};
+  const Geometry key{pass, x.n, x.h,      x.w,       x.c,        x.stride, y.c,   y.stride,
+                     w.h,  w.w, s.stride, s.padding, s.dilation, y.h,      tf32()};
   const auto found = d.algorithms.find(key);
-  return found != d.algorithms.end() ? found->second : d.algorithms[key] = ask();
+  if (found != d.algorithms.end()) return found->second;
+  const int chosen = ask();
+  constexpr const char* kNames[] = {"forward", "backward data", "backward weights"};
+  note_vendor_choice(join("cuDNN ", cudnnGetVersion(), " conv2d ", kNames[pass], ", x ", x.shape(), ", w ",
+                          w.shape(), ", stride ", s.stride, ", dilation ", s.dilation,
+                          tf32() ? ", TF32" : ", fp32", ": algorithm ", chosen));
+  return d.algorithms[key] = chosen;
 }
 
 constexpr int kMost = 16;  // algorithms asked for
