@@ -1,12 +1,12 @@
 // fused_mlp.cu -- see fused_mlp.h: the host loops and the launchers; the kernels stand in
-// fused_mlp_kernels.cuh.
+// fused_mlp.cuh.
 #include <algorithm>
 #include <vector>
 
 #include "kernels/core/limits.h"
 #include "kernels/core/precision.h"
 #include "kernels/ops/fused_mlp.h"
-#include "kernels/ops/fused_mlp_kernels.cuh"
+#include "kernels/ops/fused_mlp.cuh"
 
 namespace lanas {
 

@@ -1,4 +1,4 @@
-// fused_mlp_kernels.cuh -- the kernels of fused_mlp.cu. A block of the rows kernel holds one network's
+// fused_mlp.cuh -- the kernels of fused_mlp.cu. A block of the rows kernel holds one network's
 // weights in shared memory and takes tiles of 16 rows; the block that finishes a tile last adds the networks
 // in their order, so no sum depends on the order in which blocks run. The kernel of the weights gives each
 // warp a tile of a gradient and adds over all rows in their order.

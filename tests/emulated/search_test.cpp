@@ -1,0 +1,119 @@
+// search_test.cpp -- a search of two bilevel steps on the emulated cuda device equals the cpu's, and the same
+// seed gives the same bits in another thread order. The second step is a replay of what the first recorded.
+#include "nas/search.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "autograd/checkpoint.h"
+#include "kernels/core/random.cuh"
+#include "kernels/core/simt.h"
+#include "nas/search_space.h"
+
+namespace lanas {
+namespace {
+
+ImageData random_images(int count, int side) {
+  ImageData data;
+  data.name = "fashion-mnist", data.side = side, data.classes = 4;
+  Random random(3);
+  for (int i = 0; i < count; ++i) {
+    data.train_labels.push_back(uint8_t(random.below(4)));
+    for (size_t b = 0; b < data.image_bytes(); ++b)
+      data.train_images.push_back(uint8_t(random.below(64) + 64 * data.train_labels.back()));
+  }
+  data.test_images = data.train_images, data.test_labels = data.train_labels;
+  for (int c = 0; c < 3; ++c) data.mean[c] = 0.5f, data.stddev[c] = 0.3f;
+  return data;
+}
+
+// Ridge alone: codes of sampled architectures, a latency by formula.
+Regressor latency_predictor() {
+  Dataset data;
+  data.columns = kCodeSize;
+  Random random(1);
+  for (; data.rows < 40; ++data.rows) {
+    const auto code = encode(sample_genotype(random));
+    data.x.insert(data.x.end(), code.begin(), code.end());
+    double ms = 1;
+    for (size_t i = 0; i < code.size(); ++i) ms += 0.02 * double(i % 8) * double(code[i]);
+    data.y.push_back(ms);
+  }
+  RegressorConfig config;
+  config.mlp.hidden = {16, 8};
+  config.mlp.epochs = 2;
+  config.members = 2;
+  config.skip = false;
+  Stream stream(Device::cpu, 1);
+  return Regressor::fit(data, config, stream);
+}
+
+struct Found {
+  SearchResult result;
+  TensorFile state;
+};
+
+Found run_search(Device device, const Regressor& regressor, int partial) {
+  SearchConfig config;
+  config.supernet = {.channels = 4,
+                     .layers = 3,
+                     .classes = 4,
+                     .image = 8,
+                     .batch = 4,
+                     .partial = partial,
+                     .edge_weights = partial > 1};
+  config.epochs = 1, config.frozen_epochs = 0, config.crop_padding = 1;
+  config.latency.lambda = 0.5, config.latency.reference_ms = 2;
+  config.seed = 5;
+  const std::string path = testing::TempDir() + "/emulated_search.safetensors";
+  std::remove(path.c_str());
+  Stream stream(device, 1);
+  const Regressor there = regressor.to(device);
+  Found found;
+  found.result = search(stream, config, random_images(16, 8), &there, path);
+  found.state = read_tensors(path);
+  std::remove(path.c_str());
+  return found;
+}
+
+// ||a - b|| / ||b|| over the tensors whose names begin with `prefix`.
+double difference(const TensorFile& a, const TensorFile& b, const std::string& prefix) {
+  double sum = 0, norm = 0;
+  for (const auto& [name, entry] : b.tensors) {
+    if (!name.starts_with(prefix)) continue;
+    const std::vector<float>& other = a.tensors.at(name).values;
+    for (size_t i = 0; i < entry.values.size(); ++i) {
+      sum += std::pow(double(other[i]) - double(entry.values[i]), 2);
+      norm += std::pow(double(entry.values[i]), 2);
+    }
+  }
+  EXPECT_GT(norm, 0) << prefix;
+  return std::sqrt(sum / norm);
+}
+
+class EmulatedSearchSlow : public testing::TestWithParam<int> {};
+
+TEST_P(EmulatedSearchSlow, TwoStepsEqualTheCpus) {
+  const Regressor regressor = latency_predictor();
+  const Found expected = run_search(Device::cpu, regressor, GetParam()),
+              found = run_search(Device::cuda, regressor, GetParam());
+  // Adam's first steps are the gradient's signs times the learning rate: alpha moves by 6e-4, and an element
+  // whose gradient is about zero may move the other way.
+  EXPECT_LE(difference(found.state, expected.state, "architecture."), 2e-3);
+  EXPECT_LE(difference(found.state, expected.state, "weights."), 1e-4);
+  EXPECT_LE(difference(found.state, expected.state, "buffers."), 1e-4);
+  const SearchEpoch &a = found.result.history[0], &b = expected.result.history[0];
+  EXPECT_NEAR(a.valid_loss, b.valid_loss, 1e-3 * b.valid_loss);
+  EXPECT_NEAR(a.soft_ms, b.soft_ms, 1e-4 * b.soft_ms);
+
+  const simt::ScopedSettings scope({simt::Order::reverse, 0});
+  const Found again = run_search(Device::cuda, regressor, GetParam());
+  for (const auto& [name, entry] : found.state.tensors)
+    EXPECT_EQ(again.state.tensors.at(name).values, entry.values) << name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Partial, EmulatedSearchSlow, testing::Values(1, 2));
+
+}  // namespace
+}  // namespace lanas
