@@ -108,8 +108,9 @@ TEST(Decode, MeetsTargetsFarFromWhatAlphaPrefers) {
       EXPECT_EQ(measured, int(decoding.tried.size()));
       EXPECT_LE(measured, 16);
       for (const VerifiedGenotype& g : decoding.tried)
-        if (g.measured_ms >= 0.91 * target && g.measured_ms <= 0.99 * target)
+        if (g.measured_ms >= 0.91 * target && g.measured_ms <= 0.99 * target) {
           EXPECT_LE(g.log_strength, chosen.log_strength);
+        }
       const Decoding again = decoding_from_json(nlohmann::json::parse(to_json(decoding).dump()));
       EXPECT_EQ(again.chosen, decoding.chosen);
       EXPECT_EQ(again.tried.back().genotype, decoding.tried.back().genotype);

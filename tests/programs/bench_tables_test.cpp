@@ -132,7 +132,9 @@ TEST_F(BenchTables, SamplesCountedCosts) {
     EXPECT_GT(json[metric == "macs" ? "median_mmac" : "median_mib"], 0);
     const Json fit = measure({"fit", "--campaign", metric + ".csv", "--threads", "1", "--no-mlp-alone"});
     EXPECT_EQ(fit["metric"], metric);
-    if (metric == "macs") EXPECT_LT(fit["macs_mape"], 1e-4) << "the cost is the number of multiply-adds";
+    if (metric == "macs") {
+      EXPECT_LT(fit["macs_mape"], 1e-4) << "the cost is the number of multiply-adds";
+    }
     refuse_bench(tiny("sample") + Words{"--out", metric + ".csv", "--count", "60"},
                  {metric + ".csv", "refuses to append"});
     refuse_bench({"fit", "--campaign", metric + ".csv", "--metric", "latency"}, {metric + ".csv"});
