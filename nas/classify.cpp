@@ -53,7 +53,7 @@ double Confusion::recall(int truth) const {
 Confusion test_confusion(Stream& stream, TrainedNetwork& trained, const ImageData& data) {
   CHECK(data.name == trained.data_name && data.classes == trained.config.classes &&
             data.side == trained.config.image,
-        "test_accuracy: the network was trained on ", trained.data_name, ", the images are ", data.name);
+        "test_confusion: the network was trained on ", trained.data_name, ", the images are ", data.name);
   Evaluation evaluation(trained, trained.config.batch);
   Network& network = evaluation.network;
   BatchLoader loader(stream, data, true);

@@ -19,7 +19,8 @@ struct Common {
   uint64_t seed = 0;
   bool quiet = false, tf32 = false;
 
-  Device chosen() const;  // of --device; says where cuda is not a real one
+  // The device of --device, with TF32 set as --tf32 says; tells on stderr where cuda is not a real one.
+  Device chosen() const;
 };
 
 void add_common(CLI::App& app, Common& common);

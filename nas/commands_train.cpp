@@ -72,23 +72,23 @@ struct SearchCommand {
     std::optional<Regressor> regressor;
     if (!predictor.empty()) regressor.emplace(Regressor::load(predictor));
     const ImageData data = load_image_data(config.data_folder);
-    config.search.supernet.image = data.side;
-    config.search.supernet.classes = data.classes;
+    config.search.supernet.image = config.retrain.network.image = data.side;
+    config.search.supernet.classes = config.retrain.network.classes = data.classes;
     check_search_images(config.search, data);
     const size_t available = available_memory();
     const MemoryNeed need = search_memory(config.search, data);
     check_memory("the search", need, available, config.search.supernet.batch, "--batch", "--channels");
-    if (target_ms > 0) prepare_target(*regressor, data);
+    if (target_ms > 0) prepare_target(*regressor);
     make_folder(out);
     if (!common.quiet) std::fprintf(stderr, "%s\n", memory_text("the search", need, available).c_str());
     Progress progress("search", 1, common.quiet);
     SearchHooks hooks;
     hooks.on_step = show_steps(progress);
-    hooks.measure_ms = [&](const Genotype& g) { return measure_ms(g, data); };
+    hooks.measure_ms = [&](const Genotype& g) { return measure_ms(g); };
     SearchResult result = search(stream, config.search, data, regressor ? &*regressor : nullptr,
                                  out + "/search.safetensors", hooks);
     progress.finish();
-    if (target_ms > 0) result.genotype = verified(result.architecture, data);
+    if (target_ms > 0) result.genotype = verified(result.architecture);
     replace_file(out + "/genotype.txt", write_genotype(result.genotype) + "\n");
     if (common.json != "-")
       std::cout << write_genotype(result.genotype) << "\n" << draw_text(result.genotype);
@@ -103,39 +103,26 @@ struct SearchCommand {
   std::optional<LatencyMeter> meter_;
   std::optional<Decoder> decoder_;
 
-  double measure_ms(const Genotype& genotype, const ImageData& data) {
-    if (!meter_) meter_.emplace(measured_network(data));
+  double measure_ms(const Genotype& genotype) {
+    if (!meter_) meter_.emplace(measured_latency(config));
     return meter_->measure(genotype).median_ms;
   }
 
-  void prepare_target(const Regressor& regressor, const ImageData& data) {
+  void prepare_target(const Regressor& regressor) {
     decoder_.emplace(regressor);
     const LatencyRange range = decoder_->range();
-    check_target(target_ms, DecodeConfig{}.low, measure_ms(range.fastest, data),
-                 measure_ms(range.slowest, data));
+    check_target(target_ms, DecodeConfig{}.low, measure_ms(range.fastest), measure_ms(range.slowest));
   }
 
-  Genotype verified(const ArchitectureValues& architecture, const ImageData& data) {
+  Genotype verified(const ArchitectureValues& architecture) {
     DecodeConfig decode;
     decode.target_ms = target_ms;
     decode.max_skips = config.search.max_skips;
     const Decoding decoding =
-        decoder_->decode(architecture, decode, [&](const Genotype& g) { return measure_ms(g, data); });
+        decoder_->decode(architecture, decode, [&](const Genotype& g) { return measure_ms(g); });
     CHECK(decoding.chosen >= 0, "--target-ms ", target_ms, ": ", describe(decoding, decode));
     if (!common.quiet) std::fprintf(stderr, "%s\n", describe(decoding, decode).c_str());
     return decoding.tried[size_t(decoding.chosen)].genotype;
-  }
-
-  // As a run measures it.
-  LatencyConfig measured_network(const ImageData& data) const {
-    LatencyConfig latency = config.campaign.latency;
-    const int batch = latency.network.batch;
-    latency.network = config.retrain.network;
-    latency.network.batch = batch;
-    latency.network.image = data.side;
-    latency.network.classes = data.classes;
-    latency.network.auxiliary = false;
-    return latency;
   }
 };
 

@@ -282,17 +282,22 @@ std::string default_folder(const RunConfig& config, const std::string& what) {
   return join("runs/", utc_time().substr(0, 10), "-", config.preset, "-", what);
 }
 
+LatencyConfig measured_latency(const RunConfig& config) {
+  LatencyConfig latency = config.campaign.latency;
+  const int batch = latency.network.batch;
+  latency.network = config.retrain.network;
+  latency.network.batch = batch;
+  latency.network.auxiliary = false;
+  return latency;
+}
+
 RunReport run_pipeline(RunConfig config) {
   if (config.folder.empty()) config.folder = default_folder(config, std::to_string(config.seed));
   config.search.seed = config.retrain.seed = config.campaign.seed = config.seed;
   config.search.supernet.image = config.retrain.network.image;
   config.search.supernet.classes = config.retrain.network.classes;
   config.campaign.count = config.latency_samples;
-  NetworkConfig& measured = config.campaign.latency.network;
-  const int batch = measured.batch;
-  measured = config.retrain.network;
-  measured.batch = batch;
-  measured.auxiliary = false;
+  config.campaign.latency = measured_latency(config);
   check_run_settings(config);
   return Pipeline(config).run();
 }

@@ -40,14 +40,18 @@ struct RunConfig {
   std::vector<std::string> arguments;  // the command line, kept in the folder for resuming
 };
 
-// Named settings: "quick" (the demo: Fashion-MNIST, minutes on two cores), "darts", "pc-darts" (the published
-// search and evaluation settings). Throws Error listing them for another name.
+// Named settings: "quick" (the demo: Fashion-MNIST, minutes on two cores), "darts", "darts-second-order",
+// "pc-darts" (the published search and evaluation settings). Throws Error listing them for another name.
 RunConfig preset(const std::string& name);
 std::vector<std::string> preset_names();
 
 // Fills in what follows from other settings (seeds, image side, classes, the latency network), then runs.
 // Settings, images and a given latency table are checked before the folder is made.
 RunReport run_pipeline(RunConfig config);
+
+// What latency means for these settings: that of the network which is retrained, in the campaign's batch and
+// threads, without the auxiliary head.
+LatencyConfig measured_latency(const RunConfig& config);
 
 // runs/DATE-PRESET-WHAT: where a run goes that was not told a folder.
 std::string default_folder(const RunConfig& config, const std::string& what);

@@ -5,8 +5,9 @@
 namespace lanas {
 namespace {
 
-// The demo. Budget on two cores: latency table 70 s, predictor 5 s, each of two searches 80 s, each of three
-// retrainings 100 s, measuring and testing 50 s (bench/results/cpu-epyc-9004/quick-seed0.json: 521 s in all).
+// The demo. Budget on two cores: latency table 15 s (70 s where the machine drifts), predictor 1 s, each of
+// two searches 60 s, each of three retrainings 75 s, measuring and testing 10 s
+// (bench/results/cpu-epyc-9004/quick-seed0.json: 314 s in all).
 RunConfig quick() {
   RunConfig c;
   c.preset = "quick";
@@ -25,7 +26,7 @@ RunConfig quick() {
   s.frozen_epochs = 1;
   s.images = 6'000;
   s.validation_images = 1'000;
-  s.alpha_lr = 0.02f;  // few steps: alpha must move faster than in the published settings
+  s.alpha_lr = 0.02f;                  // few steps: alpha must move faster than in the published settings
   s.latency.mode = LatencyMode::soft;  // and its latency gradient must not be noisy
   RetrainConfig& r = c.retrain;
   r.network = {.channels = 8, .layers = 5, .batch = 32};

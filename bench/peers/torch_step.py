@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""torch_step.py -- the work of `bench_latency step` and `network` in PyTorch: one line of JSON with the times in ms.
+"""torch_step.py -- the work of `bench_latency step` and `network` in PyTorch on the CPU (torch_cuda.py: on a GPU): one line of JSON with the times in ms.
   darts, pc-darts  first-order bilevel step: alpha forward and backward, Adam, weight forward and backward, clip, SGD;
                    autograd is asked for the gradients of that half of the step alone
   training         weight forward and backward, clip and SGD of DARTS_V2
@@ -18,7 +18,6 @@ import model
 def parse():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("work", choices=("darts", "pc-darts", "training", "inference"))
-    p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     p.add_argument("--layout", choices=("nchw", "channels_last"), default="nchw")
     p.add_argument("--channels", type=int, default=16)
     p.add_argument("--layers", type=int, default=8)
@@ -28,13 +27,12 @@ def parse():
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--repeats", type=int, default=5)
     p.add_argument("--warmup", type=int, default=2)
-    p.add_argument("--amp", action="store_true", help="bfloat16 autocast")
     p.add_argument("--graph", choices=("none", "script", "compile"), default="none",
                    help="inference: torch.jit.script-freeze by tracing, or torch.compile")
     return p.parse_args()
 
 
-def make_step(args, net, images, labels):
+def make_step(net, images, labels):
     weights, architecture = net.weights(), net.architecture()
     sgd = torch.optim.SGD(weights, 0.01, momentum=0.9, weight_decay=3e-4)
     adam = torch.optim.Adam(architecture, 3e-4, (0.5, 0.999), weight_decay=1e-3) if architecture else None
@@ -44,8 +42,7 @@ def make_step(args, net, images, labels):
             p.requires_grad_(False)
         for p in parameters:
             p.requires_grad_(True)
-        with torch.autocast(args.device, torch.bfloat16, enabled=args.amp):
-            loss = F.cross_entropy(net(images), labels)
+        loss = F.cross_entropy(net(images), labels)
         for p, g in zip(parameters, torch.autograd.grad(loss, parameters)):
             p.grad = g
         return loss
@@ -70,7 +67,7 @@ def make_inference(args, net, images):
         net = torch.compile(net)
 
     def step():
-        with torch.inference_mode(), torch.autocast(args.device, torch.bfloat16, enabled=args.amp):
+        with torch.inference_mode():
             net(images)
 
     return step
@@ -79,30 +76,23 @@ def make_inference(args, net, images):
 def main():
     args = parse()
     torch.manual_seed(0)
-    if args.device == "cpu":
-        torch.set_num_threads(args.threads)
-    elif not args.amp:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cudnn.benchmark = True
+    torch.set_num_threads(args.threads)
     partial = {"darts": 1, "pc-darts": args.partial}.get(args.work)
-    net = model.Network(args.channels, args.layers, partial, model.DARTS_V2).to(args.device)
-    images = torch.randn(args.batch, 3, args.image, args.image, device=args.device)
-    labels = torch.arange(args.batch, device=args.device) % 10
+    net = model.Network(args.channels, args.layers, partial, model.DARTS_V2)
+    images = torch.randn(args.batch, 3, args.image, args.image)
+    labels = torch.arange(args.batch) % 10
     if args.layout == "channels_last":
         net, images = net.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step = make_inference(args, net, images) if args.work == "inference" else make_step(args, net, images, labels)
-    wait = torch.cuda.synchronize if args.device == "cuda" else lambda: None
+    step = make_inference(args, net, images) if args.work == "inference" else make_step(net, images, labels)
     times = []
     for i in range(args.warmup + args.repeats):
         start = time.perf_counter()
         step()
-        wait()
         if i >= args.warmup:
             times.append(1e3 * (time.perf_counter() - start))
     times.sort()
-    peak = torch.cuda.max_memory_allocated() if args.device == "cuda" else 1024 * (
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    peak = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     print(json.dumps({"peer": "torch " + torch.__version__, **vars(args), "median_ms": times[len(times) // 2],
                       "min_ms": times[0], "peak_bytes": peak, "parameters": sum(p.numel() for p in net.parameters())}))
 

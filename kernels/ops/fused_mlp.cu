@@ -5,8 +5,8 @@
 
 #include "kernels/core/limits.h"
 #include "kernels/core/precision.h"
-#include "kernels/ops/fused_mlp.h"
 #include "kernels/ops/fused_mlp.cuh"
+#include "kernels/ops/fused_mlp.h"
 
 namespace lanas {
 

@@ -25,6 +25,19 @@ struct Window {
   }
 };
 
+// use(iy, ix, tap) for the pixels of window (oy, ox) that lie in the image of h x w, in row-major order.
+template <int kKernel, class Use>
+__device__ __forceinline__ void for_taps(const Window<kKernel>& window, int oy, int ox, int h, int w,
+                                         Use use) {
+#pragma unroll
+  for (int ky = 0; ky < window.kernel(); ++ky)
+#pragma unroll
+    for (int kx = 0; kx < window.kernel(); ++kx) {
+      const int iy = window.begin(oy) + ky, ix = window.begin(ox) + kx;
+      if (iy >= 0 && iy < h && ix >= 0 && ix < w) use(iy, ix, ky * window.kernel() + kx);
+    }
+}
+
 template <int kPack, int kKernel>
 __global__ void max_forward_kernel(Tensor y, Tensor x, Window<kKernel> window) {
   for_packs<kPack>(y, [=](int64_t pixel, int c) {
@@ -32,16 +45,11 @@ __global__ void max_forward_kernel(Tensor y, Tensor x, Window<kKernel> window) {
     Pack<kPack> best;
 #pragma unroll
     for (int k = 0; k < kPack; ++k) best.v[k] = -INFINITY;
+    for_taps(window, oy, ox, x.h, x.w, [&](int iy, int ix, int) {
+      const Pack<kPack> in = load<kPack>(x.at(n, iy, ix) + c);
 #pragma unroll
-    for (int ky = 0; ky < window.kernel(); ++ky)
-#pragma unroll
-      for (int kx = 0; kx < window.kernel(); ++kx) {
-        const int iy = window.begin(oy) + ky, ix = window.begin(ox) + kx;
-        if (iy < 0 || iy >= x.h || ix < 0 || ix >= x.w) continue;
-        const Pack<kPack> in = load<kPack>(x.at(n, iy, ix) + c);
-#pragma unroll
-        for (int k = 0; k < kPack; ++k) best.v[k] = in.v[k] > best.v[k] ? in.v[k] : best.v[k];
-      }
+      for (int k = 0; k < kPack; ++k) best.v[k] = in.v[k] > best.v[k] ? in.v[k] : best.v[k];
+    });
     store<kPack>(y.pixel(pixel) + c, best);
   });
 }
@@ -51,16 +59,11 @@ __global__ void avg_forward_kernel(Tensor y, Tensor x, Window<kKernel> window) {
   for_packs<kPack>(y, [=](int64_t pixel, int c) {
     const int ox = int(pixel % y.w), oy = int(pixel / y.w % y.h), n = int(pixel / (int64_t{y.w} * y.h));
     Pack<kPack> sum = {};
+    for_taps(window, oy, ox, x.h, x.w, [&](int iy, int ix, int) {
+      const Pack<kPack> in = load<kPack>(x.at(n, iy, ix) + c);
 #pragma unroll
-    for (int ky = 0; ky < window.kernel(); ++ky)
-#pragma unroll
-      for (int kx = 0; kx < window.kernel(); ++kx) {
-        const int iy = window.begin(oy) + ky, ix = window.begin(ox) + kx;
-        if (iy < 0 || iy >= x.h || ix < 0 || ix >= x.w) continue;
-        const Pack<kPack> in = load<kPack>(x.at(n, iy, ix) + c);
-#pragma unroll
-        for (int k = 0; k < kPack; ++k) sum.v[k] += in.v[k];
-      }
+      for (int k = 0; k < kPack; ++k) sum.v[k] += in.v[k];
+    });
     const float factor = 1.0f / float(window.taps_inside(oy, x.h) * window.taps_inside(ox, x.w));
 #pragma unroll
     for (int k = 0; k < kPack; ++k) sum.v[k] *= factor;
@@ -114,20 +117,15 @@ __device__ __forceinline__ unsigned first_maxima(const Tensor& x, int n, int oy,
   unsigned where = 0;
 #pragma unroll
   for (int k = 0; k < kPack; ++k) best.v[k] = -INFINITY;
+  for_taps(window, oy, ox, x.h, x.w, [&](int iy, int ix, int tap) {
+    const Pack<kPack> in = load<kPack>(x.at(n, iy, ix) + c);
 #pragma unroll
-  for (int ky = 0; ky < window.kernel(); ++ky)
-#pragma unroll
-    for (int kx = 0; kx < window.kernel(); ++kx) {
-      const int iy = window.begin(oy) + ky, ix = window.begin(ox) + kx;
-      if (iy < 0 || iy >= x.h || ix < 0 || ix >= x.w) continue;
-      const Pack<kPack> in = load<kPack>(x.at(n, iy, ix) + c);
-#pragma unroll
-      for (int k = 0; k < kPack; ++k)
-        if (in.v[k] > best.v[k]) {
-          best.v[k] = in.v[k];
-          where = (where & ~(0xffu << (8 * k))) | (unsigned(ky * window.kernel() + kx) << (8 * k));
-        }
-    }
+    for (int k = 0; k < kPack; ++k)
+      if (in.v[k] > best.v[k]) {
+        best.v[k] = in.v[k];
+        where = (where & ~(0xffu << (8 * k))) | (unsigned(tap) << (8 * k));
+      }
+  });
   return where;
 }
 

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "kernels/core/random.cuh"
+#include "tests/support/code_regressor.h"
 
 namespace lanas::test {
 namespace {
@@ -20,20 +21,7 @@ double latency_of(const Genotype& genotype) {
 
 // Trained once: a latency that is linear in the code.
 const Regressor& regressor() {
-  static const Regressor fitted = [] {
-    Dataset data{600, kCodeSize, {}, {}};
-    for (int i = 0; i < data.rows; ++i) {
-      const Genotype g = sample_architecture(3, uint64_t(i)).genotype;
-      const auto code = encode(g);
-      data.x.insert(data.x.end(), code.begin(), code.end());
-      data.y.push_back(latency_of(g));
-    }
-    Stream stream(Device::cpu, 1);
-    RegressorConfig config;
-    config.members = 2;
-    config.mlp.epochs = 2;
-    return Regressor::fit(data, config, stream);
-  }();
+  static const Regressor fitted = fit_code_regressor(600, 3, latency_of);
   return fitted;
 }
 

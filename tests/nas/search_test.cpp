@@ -8,6 +8,7 @@
 
 #include "kernels/core/random.cuh"
 #include "nas/interrupt.h"
+#include "tests/support/code_regressor.h"
 
 namespace lanas::test {
 namespace {
@@ -34,23 +35,12 @@ const ImageData& images() {
 
 // Milliseconds that grow with the number of the op: pools and skips are fast, 5x5 are slow.
 const Regressor& regressor() {
-  static const Regressor fitted = [] {
-    Dataset data{400, kCodeSize, {}, {}};
-    for (int i = 0; i < data.rows; ++i) {
-      const Genotype g = sample_architecture(1, uint64_t(i)).genotype;
-      double ms = 0.2;
-      for (const CellGenotype* cell : {&g.normal, &g.reduce})
-        for (const CellEdge& edge : *cell) ms += 0.05 * int(edge.op);
-      const auto code = encode(g);
-      data.x.insert(data.x.end(), code.begin(), code.end());
-      data.y.push_back(ms);
-    }
-    Stream stream(Device::cpu, 1);
-    RegressorConfig config;
-    config.members = 2;
-    config.mlp.epochs = 2;
-    return Regressor::fit(data, config, stream);
-  }();
+  static const Regressor fitted = fit_code_regressor(400, 1, [](const Genotype& g) {
+    double ms = 0.2;
+    for (const CellGenotype* cell : {&g.normal, &g.reduce})
+      for (const CellEdge& edge : *cell) ms += 0.05 * int(edge.op);
+    return ms;
+  });
   return fitted;
 }
 
@@ -150,23 +140,15 @@ TEST(Search, MeasuresNowAndThenWithoutChangingTheSearch) {
 
 // Another cost in the loss: the log keeps milliseconds, the search heeds the cost.
 TEST(Search, PenaltyTakesThePredictorsPlace) {
+  Stream stream(Device::cpu, 1);
   SearchConfig config = tiny();
   config.metric = CostMetric::macs;
   config.latency.lambda = 5;
-  Dataset data{100, kCodeSize, {}, {}};
-  for (int i = 0; i < data.rows; ++i) {
-    const Genotype g = sample_architecture(2, uint64_t(i)).genotype;
+  const Regressor penalty = fit_code_regressor(100, 2, [](const Genotype& g) {
     double cost = 10;
     for (const CellEdge& edge : g.normal) cost += 10 * (edge.op == OpKind::skip_connect);
-    const auto code = encode(g);
-    data.x.insert(data.x.end(), code.begin(), code.end());
-    data.y.push_back(cost);
-  }
-  Stream stream(Device::cpu, 1);
-  RegressorConfig fit;
-  fit.members = 2;
-  fit.mlp.epochs = 2;
-  const Regressor penalty = Regressor::fit(data, fit, stream);
+    return cost;
+  });
   config.latency.reference_ms = 20;
   config.epochs = 10;
   const SearchResult held = search(stream, config, images(), &regressor(), "", {}, &penalty);
