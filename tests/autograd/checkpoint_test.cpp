@@ -6,12 +6,10 @@
 
 #include <fstream>
 
+#include "tests/support/temp_folder.h"
+
 namespace lanas::test {
 namespace {
-
-std::string path_of(const std::string& name) {
-  return testing::TempDir() + "/" + std::to_string(getpid()) + "-" + name;
-}
 
 std::string content_of(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
@@ -37,7 +35,8 @@ TensorFile example() {
 }
 
 TEST(Checkpoint, RoundTrip) {
-  const std::string path = path_of("round.safetensors");
+  const TempFolder folder;
+  const std::string path = folder / "round.safetensors";
   write_tensors(path, example());
   const TensorFile back = read_tensors(path);
   EXPECT_EQ(back.metadata, example().metadata);
@@ -48,7 +47,8 @@ TEST(Checkpoint, RoundTrip) {
 }
 
 TEST(Checkpoint, EveryCutIsToldInOneLineNamingTheFile) {
-  const std::string path = path_of("whole.safetensors"), cut = path_of("cut.safetensors");
+  const TempFolder folder;
+  const std::string path = folder / "whole.safetensors", cut = folder / "cut.safetensors";
   write_tensors(path, example());
   const std::string whole = content_of(path);
   for (size_t bytes = 0; bytes < whole.size(); ++bytes) {
@@ -60,7 +60,8 @@ TEST(Checkpoint, EveryCutIsToldInOneLineNamingTheFile) {
 }
 
 TEST(Checkpoint, DamagedHeadersAreRefused) {
-  const std::string path = path_of("damaged.safetensors");
+  const TempFolder folder;
+  const std::string path = folder / "damaged.safetensors";
   for (const char* header :
        {"[]", "{\"a\":3}", "{\"a\":{\"dtype\":\"F16\",\"shape\":[1],\"data_offsets\":[0,2]}}",
         "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}}",
@@ -92,16 +93,15 @@ TEST(Checkpoint, AnotherNetworkIsRefused) {
 }
 
 TEST(Checkpoint, AFailedWriteKeepsTheOldFile) {
-  const std::string folder = path_of("folder");
-  ASSERT_EQ(::mkdir(folder.c_str(), 0755), 0);
-  const std::string path = folder + "/state.safetensors";
+  const TempFolder folder;
+  const std::string path = folder / "state.safetensors";
   write_tensors(path, example());
   const std::string before = content_of(path);
   ASSERT_EQ(::mkdir((path + ".new").c_str(), 0755),
             0);  // the file beside it cannot be opened: as in a read-only folder
   EXPECT_THROW(write_tensors(path, TensorFile{}), Error);
   EXPECT_EQ(content_of(path), before);
-  EXPECT_THROW(write_tensors(folder + "/missing/state.safetensors", example()), Error);
+  EXPECT_THROW(write_tensors(folder / "missing/state.safetensors", example()), Error);
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "nas/search_space.h"
 #include "nas/supernet.h"
 #include "predictor/regressor.h"
+#include "tests/support/temp_folder.h"
 
 namespace lanas {
 namespace {
@@ -62,7 +63,8 @@ TEST(EmulatedPredictor, TrainingEqualsTheCpus) {
     // 16 steps of Adam, which divides by the root of small second moments, magnify fp32 rounding.
     for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-4 * b[i]) << i;
 
-    const std::string path = testing::TempDir() + "/emulated_predictor.safetensors";
+    const TempFolder folder;
+    const std::string path = folder / "predictor.safetensors";
     found.save(path);
     EXPECT_EQ(Regressor::load(path, Device::cuda).predict(test), a);
     const std::vector<double> on_host = found.to(Device::cpu).predict(test);

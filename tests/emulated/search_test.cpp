@@ -10,6 +10,7 @@
 #include "kernels/core/random.cuh"
 #include "kernels/core/simt.h"
 #include "nas/search_space.h"
+#include "tests/support/temp_folder.h"
 
 namespace lanas {
 namespace {
@@ -66,14 +67,13 @@ Found run_search(Device device, const Regressor& regressor, int partial) {
   config.epochs = 1, config.frozen_epochs = 0, config.crop_padding = 1;
   config.latency.lambda = 0.5, config.latency.reference_ms = 2;
   config.seed = 5;
-  const std::string path = testing::TempDir() + "/emulated_search.safetensors";
-  std::remove(path.c_str());
+  const TempFolder folder;
+  const std::string path = folder / "search.safetensors";
   Stream stream(device, 1);
   const Regressor there = regressor.to(device);
   Found found;
   found.result = search(stream, config, random_images(16, 8), &there, path);
   found.state = read_tensors(path);
-  std::remove(path.c_str());
   return found;
 }
 

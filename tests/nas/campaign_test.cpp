@@ -12,6 +12,7 @@
 
 #include "nas/campaign_log.h"
 #include "nas/interrupt.h"
+#include "tests/support/temp_folder.h"
 
 namespace lanas {
 namespace {
@@ -40,21 +41,13 @@ constexpr int kReference = kControls * kReferenceRounds;  // rows of stretch 0
 class CampaignTest : public testing::Test {
  protected:
   void SetUp() override {
-    folder_ =
-        testing::TempDir() + "campaign_" + testing::UnitTest::GetInstance()->current_test_info()->name();
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
-    path_ = folder_ + "/latency.csv";
     config_.seed = 7;
     config_.count = 23;
     config_.stretch = 5;
     config_.second_count = 6;
     config_.measure = [](const Genotype& genotype) { return fake(genotype); };
   }
-  void TearDown() override {
-    stop_flag = 0;
-    std::filesystem::remove_all(folder_);
-  }
+  void TearDown() override { stop_flag = 0; }
 
   // The machine is slower by `factor` while the file has `from` to `to` lines: a function of the file, so
   // that a resumed campaign sees the same machine.
@@ -80,7 +73,8 @@ class CampaignTest : public testing::Test {
     return "";
   }
 
-  std::string folder_, path_;
+  const TempFolder folder_;
+  const std::string path_ = folder_ / "latency.csv";
   CampaignConfig config_;
 };
 

@@ -7,6 +7,7 @@
 
 #include "nas/campaign.h"
 #include "predictor/linear.h"
+#include "tests/support/temp_folder.h"
 
 namespace lanas {
 namespace {
@@ -41,9 +42,9 @@ TEST(Cost, NamesItsMetrics) {
 }
 
 TEST(Cost, GoesThroughACampaign) {
-  const std::string path = testing::TempDir() + "cost_campaign.csv";
+  const TempFolder folder;
   for (const CostMetric metric : {CostMetric::macs, CostMetric::peak_memory}) {
-    std::filesystem::remove(path);
+    const std::string path = folder / (std::string(metric_name(metric)) + ".csv");
     CampaignConfig config;
     config.metric = metric;
     config.latency.network = network(4, 3, 2);
@@ -67,7 +68,6 @@ TEST(Cost, GoesThroughACampaign) {
     const LinearModel model = fit_ridge_with_penalty(data, 1e-8);
     for (int r = 0; r < data.rows; ++r) EXPECT_NEAR(model.predict(data.row(r)), data.y[size_t(r)], 1e-5);
   }
-  std::filesystem::remove(path);
 }
 
 }  // namespace

@@ -8,6 +8,8 @@
 #include <fstream>
 #include <iterator>
 
+#include "tests/support/temp_folder.h"
+
 namespace lanas {
 namespace {
 
@@ -57,15 +59,8 @@ TEST(Draw, RefusesInvalidGenotypes) {
 
 class SvgTest : public testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = fs::path(testing::TempDir()) /
-              ("draw_" + std::string(testing::UnitTest::GetInstance()->current_test_info()->name()));
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-    path_ = folder_ / "cells of 'x'.svg";
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-  fs::path folder_, path_;
+  const TempFolder temp_;
+  const fs::path folder_ = temp_.path(), path_ = folder_ / "cells of 'x'.svg";
   const std::string dot_ = draw_dot(published_genotypes()[0].genotype, "DARTS_V1");
 };
 

@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "kernels/core/random.cuh"
+#include "tests/support/temp_folder.h"
 
 namespace lanas {
 namespace {
@@ -131,7 +132,8 @@ TEST(Genotype, ResolvesNamesFilesAndText) {
   EXPECT_EQ(resolve_genotype("pc_darts_imagenet"), resolve_genotype("PC_DARTS_image"));
   EXPECT_EQ(resolve_genotype("P-DARTS"), resolve_genotype("PDARTS"));
   EXPECT_EQ(resolve_genotype(kDartsV2), v2);
-  const auto folder = std::filesystem::path(testing::TempDir()) / "genotype_test_(1)";
+  const TempFolder temp;
+  const auto folder = temp.path() / "genotype (1)";
   std::filesystem::create_directories(folder);
   const std::string path = folder / "found.txt";
   std::ofstream(path) << "found = " << kDartsV2 << "\n";
@@ -144,7 +146,6 @@ TEST(Genotype, ResolvesNamesFilesAndText) {
     EXPECT_EQ(std::string(error.what()), path + ": line 2, column 1: expected Genotype(...), got 'nonsense'");
   }
   EXPECT_THROW(resolve_genotype(folder), Error);
-  std::filesystem::remove_all(folder);
   try {
     resolve_genotype("darts_v3");
     FAIL();

@@ -11,6 +11,8 @@
 #include <functional>
 #include <set>
 
+#include "tests/support/temp_folder.h"
+
 namespace lanas {
 namespace {
 
@@ -49,14 +51,6 @@ uint8_t pixel_value(size_t i) { return uint8_t(i * 7 + i / 784); }
 
 class ImageDataTest : public testing::Test {
  protected:
-  void SetUp() override {
-    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = fs::path(testing::TempDir()) / ("image_data_" + std::string(info->name()));
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
   void write_fashion(uint32_t train = 12, uint32_t test = 5, uint32_t side = 28) {
     const auto label = [](size_t i) { return uint8_t(i % 10); };
     write_gz(folder_ / "train-images-idx3-ubyte.gz", idx_bytes(3, {train, side, side}, pixel_value));
@@ -93,7 +87,8 @@ class ImageDataTest : public testing::Test {
     }
   }
 
-  fs::path folder_;
+  const TempFolder temp_;
+  fs::path folder_ = temp_.path();
 };
 
 TEST_F(ImageDataTest, FashionIsPaddedAndReplicated) {

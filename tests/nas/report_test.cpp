@@ -12,6 +12,7 @@
 
 #include "nas/child_process.h"
 #include "nas/report_plots.h"
+#include "tests/support/temp_folder.h"
 
 namespace lanas {
 namespace {
@@ -182,22 +183,16 @@ TEST(ReportTable, StandsWithoutABaselineOrNetworks) {
 class ReportPage : public testing::Test {
  protected:
   void SetUp() override {
-    folder_ = fs::path(testing::TempDir()) /
-              (std::string("report_") + testing::UnitTest::GetInstance()->current_test_info()->name());
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
     const char* path = std::getenv("PATH");
     path_ = path ? path : "";
   }
-  void TearDown() override {
-    setenv("PATH", path_.c_str(), 1);
-    fs::remove_all(folder_);
-  }
+  void TearDown() override { setenv("PATH", path_.c_str(), 1); }
   std::string page(const RunReport& report) {
     write_report_html((folder_ / "report.html").string(), report);
     return read(folder_ / "report.html");
   }
-  fs::path folder_;
+  const TempFolder temp_;
+  const fs::path folder_ = temp_.path();
   std::string path_;
 };
 

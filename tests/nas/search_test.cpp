@@ -9,6 +9,7 @@
 #include "kernels/core/random.cuh"
 #include "nas/interrupt.h"
 #include "tests/support/code_regressor.h"
+#include "tests/support/temp_folder.h"
 
 namespace lanas::test {
 namespace {
@@ -63,9 +64,9 @@ SearchResult run(const SearchConfig& config, const SearchHooks& hooks = {},
 }
 
 // Stopped in the middle of the second epoch and gone on with: the same numbers to the last bit.
-void expect_resumes(const SearchConfig& config, const std::string& name) {
-  const std::string path = testing::TempDir() + "/" + name + ".safetensors";
-  std::filesystem::remove(path);
+void expect_resumes(const SearchConfig& config) {
+  const TempFolder folder;
+  const std::string path = folder / "search.safetensors";
   const SearchResult whole = run(config);
   SearchHooks hooks;
   hooks.on_step = [](int64_t step, int64_t, double) { stop_flag = step == 9; };
@@ -79,7 +80,6 @@ void expect_resumes(const SearchConfig& config, const std::string& name) {
   ASSERT_EQ(resumed.history.size(), whole.history.size());
   EXPECT_EQ(resumed.history.back().lambda, whole.history.back().lambda);
   EXPECT_EQ(resumed.history.back().train_loss, whole.history.back().train_loss);
-  std::filesystem::remove(path);
 }
 
 TEST(Search, LearnsLambdaForATarget) {
@@ -100,7 +100,7 @@ TEST(Search, LearnsLambdaForATarget) {
 TEST(Search, TargetResumesToTheSameBits) {
   SearchConfig config = tiny();
   config.latency.target_ms = 1;
-  expect_resumes(config, "search_target");
+  expect_resumes(config);
 }
 
 TEST(Search, SecondOrderDiffersAndResumesToTheSameBits) {
@@ -110,7 +110,7 @@ TEST(Search, SecondOrderDiffersAndResumesToTheSameBits) {
   const SearchResult first = run(config);
   config.second_order = true;
   config.latency.target_ms = 1;
-  expect_resumes(config, "search_second");
+  expect_resumes(config);
   EXPECT_NE(run(config).architecture.alpha[0], first.architecture.alpha[0]);
 }
 

@@ -9,27 +9,21 @@
 #include <sstream>
 
 #include "kernels/core/check.h"
+#include "tests/support/temp_folder.h"
 
 namespace lanas {
 namespace {
 
 class CsvTest : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = testing::TempDir() + "csv_XXXXXX";
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    folder_ = pattern;
-    path_ = folder_ + "/table.csv";
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
   void write(const std::string& text) { std::ofstream(path_, std::ios::binary) << text; }
   std::string content() const {
     std::ostringstream text;
     text << std::ifstream(path_, std::ios::binary).rdbuf();
     return text.str();
   }
-  std::string folder_, path_;
+  const TempFolder temp_;
+  const std::string folder_ = temp_.path(), path_ = temp_ / "table.csv";
 };
 
 template <class Body>

@@ -16,6 +16,7 @@
 #include "kernels/core/random.cuh"
 #include "predictor/fit_report.h"
 #include "predictor/metrics.h"
+#include "tests/support/temp_folder.h"
 
 namespace lanas {
 namespace {
@@ -95,9 +96,8 @@ TEST(Regressor, SameBitsOnAnyNumberOfThreadsAndFromAFile) {
   config.seed = 1;
   EXPECT_NE(Regressor::fit(train, config, two).predict(test), predicted);
 
-  std::string folder = testing::TempDir() + "regressor_XXXXXX";
-  ASSERT_NE(mkdtemp(folder.data()), nullptr);
-  const std::string path = folder + "/predictor.safetensors";
+  const TempFolder folder;
+  const std::string path = folder / "predictor.safetensors";
   regressor.save(path);
   const Regressor loaded = Regressor::load(path);
   EXPECT_EQ(loaded.predict(test), predicted);
@@ -105,14 +105,13 @@ TEST(Regressor, SameBitsOnAnyNumberOfThreadsAndFromAFile) {
   EXPECT_EQ(loaded.shrink(), regressor.shrink());
   EXPECT_EQ(loaded.mean_target(), regressor.mean_target());
   EXPECT_EQ(loaded.upper(), regressor.upper());
-  EXPECT_THROW(Regressor::load(folder + "/absent.safetensors"), Error);
+  EXPECT_THROW(Regressor::load(folder / "absent.safetensors"), Error);
   std::filesystem::resize_file(path, std::filesystem::file_size(path) - 5);
   EXPECT_THROW(Regressor::load(path), Error);
   TensorFile other;
   other.put("w", std::vector<float>{1, 2});
   write_tensors(path, other);
   EXPECT_THROW(Regressor::load(path), Error);
-  std::filesystem::remove_all(folder);
 }
 
 // d prediction / d code on another tape against central differences of the prediction; no gradient reaches

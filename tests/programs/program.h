@@ -18,6 +18,8 @@
 #include <thread>
 #include <vector>
 
+#include "tests/support/temp_folder.h"
+
 namespace lanas::test {
 
 using Words = std::vector<std::string>;
@@ -100,15 +102,6 @@ class Program {
 // A fresh folder for each test, with the program's starts in it.
 class ProgramTest : public testing::Test {
  protected:
-  void SetUp() override {
-    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = std::filesystem::path(testing::TempDir()) /
-              ("lanas_" + std::string(info->test_suite_name()) + "_" + info->name());
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
   std::filesystem::path at(const std::string& name) const { return folder_ / name; }
   bool exists(const std::string& name) const { return std::filesystem::exists(at(name)); }
   Outcome start(const Words& words) const { return Program(folder_, words).wait(); }
@@ -135,7 +128,8 @@ class ProgramTest : public testing::Test {
     return outcome;
   }
 
-  std::filesystem::path folder_;
+  const TempFolder temp_;
+  const std::filesystem::path folder_ = temp_.path();
 };
 
 }  // namespace lanas::test
