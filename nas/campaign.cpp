@@ -282,6 +282,7 @@ Campaign read_campaign(const std::string& path) {
     const double drift = log.deviation(attempt);
     campaign.max_drift = std::max(campaign.max_drift, drift);
     campaign.mean_drift += drift;
+    campaign.unsettled += drift > kControlTolerance;
     campaign.redone += stretch.attempts.size() > 1;
     ++campaign.stretches;
   }

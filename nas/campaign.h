@@ -18,6 +18,9 @@
 
 namespace lanas {
 
+// Deviation of the controls from their reference up to which a machine counts as undisturbed.
+inline constexpr double kControlTolerance = 0.02;
+
 struct CampaignProgress {
   int64_t done = 0, total = 0;  // rows that need no measuring any more, of both passes
   double eta_seconds = 0;
@@ -30,13 +33,13 @@ struct CampaignConfig {
   uint64_t seed = 0;
   int64_t count = 1000;  // architectures; a finished campaign can be continued with more
   int shard = 0,
-      shards = 1;           // this file holds the architectures shard, shard + shards, shard + 2 shards, ...
-  int stretch = 50;         // rows between two measurements of the controls
-  double tolerance = 0.02;  // deviation of the controls above which a stretch is measured again
-  int max_redos = 2;        // of one stretch
-  double max_redo_share = 0.25;  // of all stretches, and at least 2: then drift is only recorded
-  int second_every = 10;         // one architecture in so many is measured twice,
-  int64_t second_count = 50;     // but at least so many of them, or all
+      shards = 1;    // this file holds the architectures shard, shard + shards, shard + 2 shards, ...
+  int stretch = 50;  // rows between two measurements of the controls
+  double tolerance = kControlTolerance;  // deviation of the controls above which a stretch is measured again
+  int max_redos = 2;                     // of one stretch
+  double max_redo_share = 0.25;          // of all stretches, and at least 2: then drift is only recorded
+  int second_every = 10;                 // one architecture in so many is measured twice,
+  int64_t second_count = 50;             // but at least so many of them, or all
 
   std::function<Latency(const Genotype&)> measure;  // empty: a LatencyMeter, or count_cost
   std::function<void(const CampaignProgress&)> progress;
@@ -58,6 +61,7 @@ struct Campaign {
   double mean_drift = 0, max_drift = 0;           // of the controls' ratio from 1, over the stretches taken
   int stretches = 0;                              // taken
   int redone = 0;                                 // of these, stretches measured more than once
+  int unsettled = 0;                              // of these, stretches whose controls never came within 2%
   double control_ms = 0;                          // reference of the middle control
   double rows_per_second = 0;                     // of the run that measured, controls included; 0: none did
 };
@@ -73,7 +77,7 @@ Campaign read_campaign(const std::string& path);
 // All repeats of one genotype, ascending, while the middle control is within tolerance of control_ms before
 // and after; after `tries` attempts the ones with the control nearest to it.
 std::vector<double> steady_times(LatencyMeter& meter, const Genotype& genotype, double control_ms,
-                                 double tolerance = 0.02, int tries = 40);
+                                 double tolerance = kControlTolerance, int tries = 40);
 
 // One row per architecture of the first pass: its 224-number code (search_space.h), its latency in ms or
 // other cost in the metric's unit.

@@ -157,9 +157,12 @@ class Pipeline {
     report_.predictor.noise_mape = campaign_.noise_mape;
     report_.predictor.mean_drift = campaign_.mean_drift;
     report_.predictor.max_drift = campaign_.max_drift;
+    report_.predictor.stretches = campaign_.stretches;
+    report_.predictor.unsettled = campaign_.unsettled;
     say("latency table",
         join("noise ", percent(campaign_.noise_mape), ", drift of the controls ",
-             percent(campaign_.mean_drift), " in the mean, ", percent(campaign_.max_drift), " at most"));
+             percent(campaign_.mean_drift), " in the mean, ", percent(campaign_.max_drift), " at most; ",
+             campaign_.unsettled, " of ", campaign_.stretches, " stretches never settled"));
   }
 
   void fit_predictor() {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "nas/campaign.h"
 #include "nas/progress.h"
 #include "nas/report_text.h"
 #include "nas/settings.h"
@@ -53,6 +54,8 @@ Json predictor_json(const PredictorResult& p) {
           {"noise_mape", number(p.noise_mape)},
           {"mean_drift", number(p.mean_drift)},
           {"max_drift", number(p.max_drift)},
+          {"stretches", p.stretches},
+          {"stretches_unsettled", p.unsettled},
           {"held_out_predicted_measured_ms", held_out}};
 }
 
@@ -96,6 +99,8 @@ PredictorResult predictor_from_json(const Json& json) {
   p.noise_mape = read_number(json, "noise_mape");
   p.mean_drift = read_number(json, "mean_drift");
   p.max_drift = read_number(json, "max_drift");
+  p.stretches = json.value("stretches", 0);
+  p.unsettled = json.value("stretches_unsettled", 0);
   for (const Json& pair : json.at("held_out_predicted_measured_ms"))
     p.held_out.emplace_back(pair.at(0), pair.at(1));
   return p;
@@ -254,6 +259,12 @@ std::vector<std::string> predictor_lines(const PredictorResult& p) {
   if (std::isfinite(p.mean_drift))
     lines.push_back(join("Control networks moved by ", percent(p.mean_drift, 2), " in the mean and ",
                          percent(p.max_drift, 2), " at most."));
+  if (p.unsettled > 0)
+    lines.push_back(join(
+        2 * p.unsettled > p.stretches ? "DISTURBED MACHINE: in " : "Disturbed machine: in ", p.unsettled,
+        " of ", p.stretches, " stretches of the latency table the controls never came within ",
+        percent(kControlTolerance), " of their reference; measure again on a machine that does nothing else",
+        2 * p.unsettled > p.stretches ? ", these latencies cannot be relied on." : "."));
   return lines;
 }
 

@@ -44,7 +44,8 @@ struct PredictorResult {
   double linear_mape = kUnknown, linear_spearman = kUnknown;  // ridge regression on the same rows
   double noise_mape = kUnknown;  // of measuring itself: two passes over the same networks
   double mean_drift = kUnknown, max_drift = kUnknown;  // of the control networks through the campaign
-  std::vector<std::pair<double, double>> held_out;     // predicted and measured ms of the test rows
+  int stretches = 0, unsettled = 0;  // of the campaign; those whose controls never came within 2%
+  std::vector<std::pair<double, double>> held_out;  // predicted and measured ms of the test rows
 };
 
 struct RunReport {

@@ -238,6 +238,7 @@ TEST_F(CampaignTest, ALastingDriftEndsInTheRecord) {
   EXPECT_EQ(campaign.rows.size(), 23u);
   EXPECT_EQ(campaign.stretches, 7);
   EXPECT_EQ(campaign.redone, 2);  // one twice, one once
+  EXPECT_EQ(campaign.unsettled, 6);
   EXPECT_NEAR(campaign.max_drift, 0.1, 1e-9);
   EXPECT_NEAR(campaign.mean_drift, 0.1 * 6 / 7, 1e-9);
 }

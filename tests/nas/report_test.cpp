@@ -64,7 +64,7 @@ RunReport sample_report() {
   p.n_train = 800, p.n_test = 200;
   p.test_mape = 0.021, p.within_5 = 0.93, p.within_10 = 0.99, p.spearman = 0.987, p.cheapest_tenth = 0.03;
   p.linear_mape = 0.034, p.linear_spearman = 0.96, p.noise_mape = 0.012, p.mean_drift = 0.004,
-  p.max_drift = 0.018;
+  p.max_drift = 0.018, p.stretches = 100;
   for (int i = 0; i < 200; ++i) {
     const double measured = 3 + 0.02 * i;
     p.held_out.push_back({measured * (1 + 0.02 * ((i * 7) % 11 - 5) / 5), measured});
@@ -169,6 +169,16 @@ TEST(ReportTable, IsAlignedAndComparesWithTheBaseline) {
   EXPECT_NE(text.find("2.10% on 200 architectures"), std::string::npos);
   EXPECT_NE(text.find("Noise of measuring itself: 1.20%"), std::string::npos);
   EXPECT_EQ(count_of(text, "3.920 - 4.280"), 1);
+}
+
+TEST(ReportTable, SaysWhenTheMachineWasDisturbed) {
+  RunReport report = sample_report();
+  EXPECT_EQ(count_of(report_table(report), "isturbed"), 0);
+  report.predictor.unsettled = 3;
+  EXPECT_EQ(count_of(report_table(report), "Disturbed machine: in 3 of 100 stretches"), 1);
+  report.predictor.unsettled = 51;
+  EXPECT_EQ(count_of(report_table(report), "DISTURBED MACHINE: in 51 of 100 stretches"), 1);
+  EXPECT_EQ(report_from_json(report_json(report)).predictor.unsettled, 51);
 }
 
 TEST(ReportTable, StandsWithoutABaselineOrNetworks) {
