@@ -3,6 +3,7 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/core/limits.h"
 #include "kernels/core/parallel.h"
 #include "kernels/core/random.cuh"
 #include "kernels/core/tensor.h"
@@ -66,11 +67,15 @@ double fma_rate(Stream& stream) {
   return 2e-6 * kChains * kSteps * kWidth * stream.threads() / ms;
 }
 
+// Under emulation a figure means nothing: any size will do.
+bool emulated() { return !backend::device_warning().empty(); }
+
 // GB/s between two blocks of 512 MiB, far larger than any cache.
 double cuda_copy_rate(Stream& stream) {
-  constexpr int kRows = 8192, kColumns = 16384;
-  const Memory from(Device::cuda, size_t{kRows} * kColumns * sizeof(float)), to(Device::cuda, from.bytes());
-  const Shape shape{kRows, 1, 1, kColumns};
+  const int rows = emulated() ? 8 : 8192, columns = 16384;
+  const Memory from(Device::cuda, size_t(rows) * size_t(columns) * sizeof(float)),
+      to(Device::cuda, from.bytes());
+  const Shape shape{rows, 1, 1, columns};
   fill(stream, Tensor(from.floats(), shape), 1.5f);
   const double ms = median_ms([&] {
     copy_scaled(stream, Tensor(to.floats(), shape), Tensor(from.floats(), shape), 1, 0);
@@ -81,10 +86,10 @@ double cuda_copy_rate(Stream& stream) {
 
 // GFLOP/s of a product of square matrices of normal draws.
 double cuda_product_rate(Stream& stream) {
-  constexpr int kSide = 8192;
-  const Memory a(Device::cuda, size_t{kSide} * kSide * sizeof(float)), b(Device::cuda, a.bytes()),
+  const int side = emulated() ? 32 : 8192;
+  std::vector<float> draws(size_t(side) * size_t(side));
+  const Memory a(Device::cuda, draws.size() * sizeof(float)), b(Device::cuda, a.bytes()),
       c(Device::cuda, a.bytes());
-  std::vector<float> draws(size_t{kSide} * kSide);
   Random random(1);
   for (const Memory* m : {&a, &b}) {
     for (size_t i = 0; i < draws.size(); ++i)  // the first million, then repeated in another order
@@ -92,11 +97,10 @@ double cuda_product_rate(Stream& stream) {
     upload(stream, m->data(), draws.data(), a.bytes());
   }
   const double ms = median_ms([&] {
-    gemm(stream, false, false, kSide, kSide, kSide, 1, a.floats(), kSide, b.floats(), kSide, 0, c.floats(),
-         kSide);
+    gemm(stream, false, false, side, side, side, 1, a.floats(), side, b.floats(), side, 0, c.floats(), side);
     stream.synchronize();
   });
-  return 2e-6 * kSide * kSide * kSide / ms;
+  return 2e-6 * side * double(side) * side / ms;
 }
 
 }  // namespace

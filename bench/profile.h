@@ -1,6 +1,7 @@
-// profile.h -- times every op of a pass in its place, in turn with whole passes: what `kernels` reports.
-// Totals are means over the less disturbed half of these pairs of passes, for ops and whole passes alike:
-// means add up, medians do not, and a machine that is shared is slow for seconds at a time.
+// profile.h -- times every op of a pass in its place, in turn with whole passes: what `kernels` reports. On
+// cuda an op's time is that between two events, and a whole pass runs twice: launch by launch, and as a
+// graph. Totals are means over the less disturbed half of these pairs of passes, for ops and whole passes
+// alike: means add up, medians do not, and a machine that is shared is slow for seconds at a time.
 #pragma once
 
 #include <functional>
@@ -24,8 +25,10 @@ struct Item {
 struct Work {
   std::vector<Item> items;
   std::function<void()> begin;  // before the items run one by one
-  std::function<void()> whole;
-  std::vector<double> whole_ms = {};  // of each pass; items' in_place_ms likewise
+  std::function<void()> whole;  // gives the whole pass to the stream, launch by launch
+  std::vector<double> whole_ms =
+      {};  // of each pass; items' in_place_ms likewise. On cuda: replayed as a graph
+  std::vector<double> plain_ms = {};  // of each pass, launch by launch
   std::vector<size_t> calm = {};      // the passes that count
   double mean_calm(const std::vector<double>& times) const;
 };

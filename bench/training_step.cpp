@@ -68,14 +68,19 @@ std::vector<TrainingStep::Part> TrainingStep::parts() {
   return parts;
 }
 
+void TrainingStep::launch() {
+  for (const Part& part : parts()) launch(part);
+}
+
+void TrainingStep::launch(const Part& part) {
+  part.plan->forward(stream_);
+  part.plan->backward(stream_);
+  (this->*part.update)();
+}
+
 void TrainingStep::run() {
   const std::vector<Part> all = parts();
-  for (size_t i = 0; i < all.size(); ++i)
-    graphs_[i].run(stream_, [this, &part = all[i]] {
-      part.plan->forward(stream_);
-      part.plan->backward(stream_);
-      (this->*part.update)();
-    });
+  for (size_t i = 0; i < all.size(); ++i) graphs_[i].run(stream_, [this, &part = all[i]] { launch(part); });
   stream_.synchronize();
 }
 

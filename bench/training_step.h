@@ -21,7 +21,8 @@ class TrainingStep {
   TrainingStep(Stream& stream, const SupernetConfig& config, uint64_t seed);
   TrainingStep(Stream& stream, const NetworkConfig& config, const Genotype& genotype, uint64_t seed);
 
-  void run();     // a whole step; waits for the device
+  void launch();  // gives a whole step to the stream, launch by launch
+  void run();     // a whole step; waits for the device. On cuda a graph, from the second one on
   double loss();  // of the last step's weight part
 
   struct Part {
@@ -44,6 +45,7 @@ class TrainingStep {
   int64_t parameters() const { return weights_.count(); }
 
  private:
+  void launch(const Part& part);
   void prepare(uint64_t seed, Var images, Var labels, int classes);
   void update_alpha() { adam_->step(stream_); }
   void update_weights() { sgd_->step(stream_); }

@@ -18,7 +18,7 @@ RunConfig quick() {
   c.campaign.max_redos = 12;
   c.campaign.max_redo_share = 4;
   c.campaign.latency.max_total_ms = 30;
-  c.lambdas = {0, 0.23};
+  c.lambdas = {0, 0.15};
   c.random_networks = 1;  // of the 8 of a full comparison: what the time allows
   SearchConfig& s = c.search;
   s.supernet = {8, 5, 10, 32, 32, 2, true};

@@ -2,6 +2,7 @@
 // default stream, plain allocations (all memory is reserved before the first step).
 #include <cstdio>
 
+#include "kernels/core/event.h"
 #include "kernels/core/graph.h"
 #include "kernels/core/limits.h"
 #include "kernels/core/native.cuh"
@@ -139,6 +140,22 @@ class Executable {
 std::function<void(Stream&)> record(Stream& stream, const std::function<void()>& work) {
   auto executable = std::make_shared<Executable>(stream.native()->stream, work);
   return [executable](Stream& on) { executable->launch(on.native()->stream); };
+}
+
+void record_event(Stream::Native& stream, std::shared_ptr<void>& event) {
+  if (!event) {
+    cudaEvent_t made = nullptr;
+    CUDA_CHECK(cudaEventCreate(&made));
+    event = std::shared_ptr<void>(made, [](void* e) { cudaEventDestroy(cudaEvent_t(e)); });
+  }
+  CUDA_CHECK(cudaEventRecord(cudaEvent_t(event.get()), stream.stream));
+}
+
+double milliseconds(const std::shared_ptr<void>& from, const std::shared_ptr<void>& to) {
+  float ms = 0;
+  CUDA_CHECK(cudaEventSynchronize(cudaEvent_t(to.get())));
+  CUDA_CHECK(cudaEventElapsedTime(&ms, cudaEvent_t(from.get()), cudaEvent_t(to.get())));
+  return ms;
 }
 
 }  // namespace backend

@@ -3,10 +3,12 @@
 #include <cstring>
 
 #include "kernels/core/device.h"
+#include "kernels/core/event.h"
 #include "kernels/core/graph.h"
 #include "kernels/core/limits.h"
 #include "kernels/core/simt.h"
 #include "kernels/core/simt_memory.h"
+#include "kernels/core/timing.h"
 
 namespace lanas {
 
@@ -48,6 +50,15 @@ std::function<void(Stream&)> record(Stream&, const std::function<void()>& work) 
   work();  // if it throws, the list ends with this scope
   list->end();
   return [list](Stream&) { list->replay(); };
+}
+
+void record_event(Stream::Native&, std::shared_ptr<void>& event) {
+  CHECK(!simt::LaunchList::recording(), "event: cannot be recorded into a graph");
+  event = std::make_shared<double>(now_ms());
+}
+
+double milliseconds(const std::shared_ptr<void>& from, const std::shared_ptr<void>& to) {
+  return *std::static_pointer_cast<double>(to) - *std::static_pointer_cast<double>(from);
 }
 
 }  // namespace backend

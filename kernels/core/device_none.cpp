@@ -1,5 +1,6 @@
 // device_none.cpp -- the cuda device of a build without a CUDA toolkit: it says that it is not there.
 #include "kernels/core/device.h"
+#include "kernels/core/event.h"
 #include "kernels/core/graph.h"
 #include "kernels/core/limits.h"
 
@@ -27,6 +28,8 @@ size_t shared_memory_limit() { fail(); }
 std::string device_warning() { return ""; }
 std::string device_description() { fail(); }
 std::function<void(Stream&)> record(Stream&, const std::function<void()>&) { fail(); }
+void record_event(Stream::Native&, std::shared_ptr<void>&) { fail(); }
+double milliseconds(const std::shared_ptr<void>&, const std::shared_ptr<void>&) { fail(); }
 
 }  // namespace backend
 }  // namespace lanas

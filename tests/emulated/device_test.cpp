@@ -4,9 +4,12 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cmath>
+#include <thread>
 #include <vector>
 
+#include "kernels/core/event.h"
 #include "kernels/core/graph.h"
 #include "kernels/core/reduce.cuh"
 #include "kernels/vendor/gemm.h"
@@ -28,6 +31,22 @@ TEST(EmulatedDevice, IsThereWhenAskedFor) {
   EXPECT_EQ(parse_device("cuda"), Device::cuda);
   EXPECT_EQ(parse_device("auto"), Device::cpu);
   EXPECT_THROW(parse_device("gpu"), Error);
+}
+
+TEST(EmulatedDevice, EventsTimeWhatLiesBetween) {
+  for (const Device device : {Device::cpu, Device::cuda}) {
+    Stream stream(device, 1);
+    Event before, after;
+    before.record(stream);
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    after.record(stream);
+    EXPECT_GE(after.ms_since(before), 2);
+  }
+  Stream cpu(Device::cpu, 1), cuda(Device::cuda);
+  Event here, there;
+  here.record(cpu), there.record(cuda);
+  EXPECT_THROW(there.ms_since(here), Error);
+  EXPECT_THROW(Graph().record(cuda, [&] { there.record(cuda); }), Error);
 }
 
 TEST(EmulatedDevice, CopiesAndFillsWithNan) {

@@ -29,5 +29,25 @@ TEST_F(ProgramTest, SlowEmulatedDeviceRunsTheWholeJobAndSaysThatItsTimesMeanNoth
   EXPECT_TRUE(exists("out/report.html"));
 }
 
+// Ops by events, passes launch by launch and as one graph.
+TEST_F(ProgramTest, SlowEmulatedDeviceIsProfiledOpByOp) {
+  for (const char* what :
+       {"--predictor --batch 2", "--genotype DARTS_V2 --channels 4 --layers 3 --image 8 --batch 1"}) {
+    const std::string line =
+        "cd '" + folder_.string() + "' && '" LANAS_BINARY_DIR "/bench_latency_emulated' kernels ";
+    const int status = std::system((line + what +
+                                    " --device cuda --repeats 1 --cold-repeats 0 --quiet --json out.json "
+                                    ">stdout.txt 2>stderr.txt")
+                                       .c_str());
+    ASSERT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << read_text(at("stderr.txt"));
+    const nlohmann::json found = json("out.json");
+    EXPECT_GT(found.at("sum_ms"), 0);
+    EXPECT_GT(found.at("plain_launches_ms"), 0);
+    EXPECT_GT(found.at("end_to_end_ms"), 0);
+    EXPECT_NE(read_text(at("stdout.txt")).find("end to end, one graph"), std::string::npos);
+    EXPECT_NE(read_text(at("stdout.txt")).find("end to end, launch by launch"), std::string::npos);
+  }
+}
+
 }  // namespace
 }  // namespace lanas::test
