@@ -46,9 +46,9 @@ void check_config(const CampaignConfig& c) {
         c.shards - 1, ", found ", c.shard);
 }
 
-// How far the middle control is from its reference now.
-double off_reference(LatencyMeter& meter, double reference_ms) {
-  return std::abs(meter.measure(control_genotypes()[1]).median_ms / reference_ms - 1);
+// What the middle control takes now, over its reference.
+double control_ratio(LatencyMeter& meter, double reference_ms) {
+  return meter.measure(control_genotypes()[1]).median_ms / reference_ms;
 }
 
 class Runner {
@@ -165,7 +165,8 @@ class Runner {
   void wait_until_steady() {
     if (!meter_) return;
     const double give_up_ms = now_ms() + 1000;
-    while (now_ms() < give_up_ms && off_reference(*meter_, log_.reference_ms(1)) > config_.tolerance) {
+    while (now_ms() < give_up_ms &&
+           std::abs(control_ratio(*meter_, log_.reference_ms(1)) - 1) > config_.tolerance) {
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
   }
@@ -244,19 +245,20 @@ Campaign run_campaign(const std::string& path, const CampaignConfig& config) {
   return campaign;
 }
 
-std::vector<double> steady_times(LatencyMeter& meter, const Genotype& genotype, double control_ms,
-                                 double tolerance, int tries) {
-  std::vector<double> best;
+SteadyTimes steady_times(LatencyMeter& meter, const Genotype& genotype, double control_ms, double tolerance,
+                         int tries) {
+  SteadyTimes best;
   double best_off = std::numeric_limits<double>::infinity();
   for (int i = 0; i < tries && best_off > tolerance; ++i) {
     if (i > 0) std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    const double before = off_reference(meter, control_ms);
-    if (before > tolerance && i + 1 < tries && !best.empty()) continue;
+    const double before = control_ratio(meter, control_ms);
+    if (std::abs(before - 1) > tolerance && i + 1 < tries && !best.ms.empty()) continue;
     std::vector<double> times = meter.times(genotype);
-    const double off = std::max(before, off_reference(meter, control_ms));
+    const double after = control_ratio(meter, control_ms);
+    const double off = std::max(std::abs(before - 1), std::abs(after - 1));
     if (off >= best_off) continue;
     best_off = off;
-    best = std::move(times);
+    best = {std::move(times), (before + after) / 2, off};
   }
   return best;
 }

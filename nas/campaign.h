@@ -74,10 +74,15 @@ Campaign run_campaign(const std::string& path, const CampaignConfig& config);
 // Error "path:line: ..." where a row is wrong: out of order, twice, of another setting, not of this sequence.
 Campaign read_campaign(const std::string& path);
 
-// All repeats of one genotype, ascending, while the middle control is within tolerance of control_ms before
-// and after; after `tries` attempts the ones with the control nearest to it.
-std::vector<double> steady_times(LatencyMeter& meter, const Genotype& genotype, double control_ms,
-                                 double tolerance = kControlTolerance, int tries = 40);
+struct SteadyTimes {
+  std::vector<double> ms;  // all repeats of one genotype, ascending
+  double control = 1;      // what the middle control took meanwhile, over its reference
+  double control_off = 0;  // how far it was from its reference before or after, relative
+};
+// Measured while the middle control is within tolerance of control_ms before and after; after `tries`
+// attempts the one with the control nearest to it.
+SteadyTimes steady_times(LatencyMeter& meter, const Genotype& genotype, double control_ms,
+                         double tolerance = kControlTolerance, int tries = 40);
 
 // One row per architecture of the first pass: its 224-number code (search_space.h), its latency in ms or
 // other cost in the metric's unit.

@@ -20,7 +20,7 @@ struct RunCommand {
   Common common;
   RunConfig config;
   std::vector<std::string> arguments;  // as given, kept in the run's folder for --resume
-  std::string mode, resume, lambdas, targets, metrics, seeds, latency_device = "cpu";
+  std::string mode, resume, lambdas, targets, metrics, seeds, baseline = "random", latency_device = "cpu";
   CLI::Option* given_lambdas = nullptr;
 
   CLI::App* add(CLI::App& app) {
@@ -48,7 +48,10 @@ struct RunCommand {
     sub->add_option("--metric", metrics,
                     "what lambda and target hold down, one search each: latency, macs, peak-memory")
         ->capture_default_str();
-    sub->add_option("--random,--count", config.random_networks, "random genotypes retrained for comparison")
+    sub->add_option("--baseline", baseline,
+                    "what else is retrained for comparison: random genotypes, or none")
+        ->capture_default_str();
+    sub->add_option("--random,--count", config.random_networks, "how many random genotypes")
         ->capture_default_str();
     sub->add_option("--latency-samples", config.latency_samples, "architectures measured for the predictor")
         ->capture_default_str();
@@ -83,6 +86,9 @@ struct RunCommand {
     std::istringstream names(metrics);
     for (std::string name; std::getline(names, name, ',');) config.metrics.push_back(parse_metric(name));
     CHECK(!config.metrics.empty(), "--metric: expected latency, macs or peak-memory, found none");
+    CHECK(baseline == "random" || baseline == "none", "--baseline: expected random or none, found '",
+          baseline, "'");
+    if (baseline == "none") config.random_networks = 0;
     config.device = common.chosen();
     CHECK(latency_device == "cpu" || latency_device == "cuda",
           "--latency-device: expected cpu or cuda, found '", latency_device, "'");

@@ -16,6 +16,8 @@ constexpr int kSampled = 2000;  // random genotypes behind the linear model
 constexpr uint64_t kSampleStream = uint64_t{0x4445434f} << 32;
 constexpr int kExact = 4096;   // decodings of alpha looked at in exact order
 constexpr int kShifted = 512;  // and of each shifted alpha
+constexpr double kWiden = 1.1,
+                 kWidest = 1.6;  // of the predicted band, where it holds nothing more to measure
 
 double score_of(const std::array<LogStrengths, 2>& strengths, const Genotype& genotype) {
   double score = 0;
@@ -51,6 +53,20 @@ int best_within(const std::vector<VerifiedGenotype>& tried, double low, double h
         (best < 0 || tried[i].log_strength > tried[size_t(best)].log_strength))
       best = int(i);
   return best;
+}
+
+// The best score within the band, its latency confirmed by two more measurements; -1: none.
+int best_confirmed(std::vector<VerifiedGenotype>& tried, double low, double high,
+                   const std::function<double(const Genotype&)>& measure_ms) {
+  for (;;) {
+    const int best = best_within(tried, low, high);
+    if (best < 0 || tried[size_t(best)].measurements > 1) return best;
+    VerifiedGenotype& g = tried[size_t(best)];
+    std::array<double, 3> ms = {g.measured_ms, measure_ms(g.genotype), measure_ms(g.genotype)};
+    std::sort(ms.begin(), ms.end());
+    g.measured_ms = ms[1];
+    g.measurements = 3;
+  }
 }
 
 }  // namespace
@@ -169,13 +185,20 @@ Decoding Decoder::decode(const ArchitectureValues& architecture, const DecodeCon
   Decoding decoding;
   std::vector<uint64_t> taken;
   std::vector<double> ratios;  // measured to predicted
-  for (int round = 0; round < config.rounds && decoding.chosen < 0; ++round) {
+  double wider = 1;            // grows while no decoding that is not measured yet is predicted in the band
+  for (int round = 0; round < config.rounds && decoding.chosen < 0 && wider < kWidest;) {
     double ratio = 1;
     if (!ratios.empty()) {
       std::nth_element(ratios.begin(), ratios.begin() + std::ptrdiff_t(ratios.size() / 2), ratios.end());
       ratio = ratios[ratios.size() / 2];
     }
-    for (VerifiedGenotype& g : candidates(architecture, low / ratio, high / ratio, config, taken)) {
+    const auto found = candidates(architecture, low / ratio / wider, high / ratio * wider, config, taken);
+    if (found.empty()) {
+      wider *= kWiden;
+      continue;
+    }
+    ++round;
+    for (VerifiedGenotype g : found) {
       g.measured_ms = measure_ms(g.genotype);
       ratios.push_back(g.measured_ms / g.predicted_ms);
       taken.push_back(genotype_key(g.genotype));
@@ -183,7 +206,7 @@ Decoding Decoder::decode(const ArchitectureValues& architecture, const DecodeCon
     }
     for (const double margin : {config.margin, 0.0})
       if (decoding.chosen < 0)
-        decoding.chosen = best_within(decoding.tried, low * (1 + margin), high * (1 - margin));
+        decoding.chosen = best_confirmed(decoding.tried, low * (1 + margin), high * (1 - margin), measure_ms);
   }
   return decoding;
 }
@@ -218,7 +241,8 @@ Json to_json(const Decoding& decoding) {
     tried.push_back({{"genotype", write_genotype(g.genotype)},
                      {"log_strength", g.log_strength},
                      {"predicted_ms", g.predicted_ms},
-                     {"measured_ms", g.measured_ms}});
+                     {"measured_ms", g.measured_ms},
+                     {"measurements", g.measurements}});
   return {{"chosen", decoding.chosen}, {"tried", tried}};
 }
 
@@ -227,7 +251,7 @@ Decoding decoding_from_json(const Json& json) {
   decoding.chosen = json.at("chosen");
   for (const Json& g : json.at("tried"))
     decoding.tried.push_back({read_genotype(g.at("genotype").get<std::string>()), g.at("log_strength"),
-                              g.at("predicted_ms"), g.at("measured_ms")});
+                              g.at("predicted_ms"), g.at("measured_ms"), g.value("measurements", 1)});
   CHECK(decoding.chosen >= -1 && decoding.chosen < int(decoding.tried.size()), "decoding: chosen ",
         decoding.chosen, " of ", decoding.tried.size());
   return decoding;

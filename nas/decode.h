@@ -1,7 +1,8 @@
 // decode.h -- from a searched alpha to a genotype that meets a latency target, verified by measuring. Of the
 // decodings of alpha that are predicted within [0.9 T, T] the 16 with the largest sum of log strengths are
-// measured; the best-scoring one whose measured median lies there is the answer. A predictor that is off by a
-// factor (a machine in another mood) is corrected by what has been measured, and the next 16 are tried.
+// measured; the best-scoring one whose measured median lies there is measured twice more and, if the median
+// of the three lies there too, is the answer. A predictor that is off by a factor (a machine in another mood)
+// is corrected by what has been measured, and the next 16 are tried.
 #pragma once
 
 #include <functional>
@@ -14,20 +15,22 @@
 
 namespace lanas {
 
+constexpr double kTargetLow = 0.9;  // a target T is met in [0.9 T, T]
+
 struct DecodeConfig {
   double target_ms = 0;
-  double low = 0.9;   // the band is [low * target, target]
-  int count = 16;     // measured in a round
-  int rounds = 4;     // at most
-  int max_skips = 8;  // in the normal cell
-  double margin =
-      0.01;  // decodings this much inside of the band are preferred: what measuring again may differ by
+  double low = kTargetLow;
+  int count = 16;        // measured in a round
+  int rounds = 4;        // at most
+  int max_skips = 8;     // in the normal cell
+  double margin = 0.02;  // preferred are decodings this much inside: measuring again may differ by it
 };
 
 struct VerifiedGenotype {
   Genotype genotype;
   double log_strength = 0;  // sum over the kept edges of log(softmax(alpha) * softmax(beta))
   double predicted_ms = 0, measured_ms = 0;
+  int measurements = 1;  // of which measured_ms is the median: 3 where it was the best so far, else 1
 };
 
 struct Decoding {

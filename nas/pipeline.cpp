@@ -240,9 +240,11 @@ class Pipeline {
     std::vector<std::vector<double>> times(report_.networks.size());
     for (int round = 0; round < config_.final_rounds; ++round) {
       for (size_t i = 0; i < times.size(); ++i) {
-        const std::vector<double> more = steady_times(meter, report_.networks[i].genotype,
-                                                      campaign_.control_ms, 0.02, config_.final_tries);
-        times[i].insert(times[i].end(), more.begin(), more.end());
+        NetworkResult& network = report_.networks[i];
+        const SteadyTimes more = steady_times(meter, network.genotype, campaign_.control_ms,
+                                              kControlTolerance, config_.final_tries);
+        times[i].insert(times[i].end(), more.ms.begin(), more.ms.end());
+        network.control_off = std::max(network.control_off, more.control_off);
       }
     }
     for (size_t i = 0; i < times.size(); ++i) {
@@ -250,6 +252,7 @@ class Pipeline {
       report_.networks[i].latency_ms = summarise(times[i]);
       report_.networks[i].latency_ms.macs = report_.networks[i].macs;
     }
+    for (const std::string& line : target_lines(report_)) say("target", line);
   }
 
   void test_networks() {

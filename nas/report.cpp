@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "nas/campaign.h"
+#include "nas/decode.h"
 #include "nas/progress.h"
 #include "nas/report_text.h"
 #include "nas/settings.h"
@@ -22,6 +23,8 @@ Json network_json(const NetworkResult& n) {
           {"lambda", n.lambda},
           {"metric", n.metric},
           {"target_ms", n.target_ms},
+          {"decoded_ms", n.decoded_ms},
+          {"target_met", n.target_ms > 0 ? Json(meets_target(n)) : Json(nullptr)},
           {"genotype", write_genotype(n.genotype)},
           {"test_accuracy", number(n.test_accuracy)},
           {"valid_accuracy", number(n.valid_accuracy)},
@@ -33,6 +36,7 @@ Json network_json(const NetworkResult& n) {
             {"p10", number(n.latency_ms.p10_ms)},
             {"p90", number(n.latency_ms.p90_ms)},
             {"repeats", n.latency_ms.repeats}}},
+          {"control_off", number(n.control_off)},
           {"skips_normal", n.skips_normal},
           {"skips_reduce", n.skips_reduce},
           {"search", search},
@@ -69,6 +73,7 @@ NetworkResult network_from_json(const Json& json) {
   n.lambda = json.at("lambda");
   n.metric = json.value("metric", n.metric);
   n.target_ms = json.value("target_ms", 0.0);
+  n.decoded_ms = json.value("decoded_ms", 0.0);
   n.genotype = read_genotype(json.at("genotype").get<std::string>());
   n.test_accuracy = read_number(json, "test_accuracy");
   n.valid_accuracy = read_number(json, "valid_accuracy");
@@ -78,6 +83,7 @@ NetworkResult network_from_json(const Json& json) {
   const Json& latency = json.at("latency_ms");
   n.latency_ms = {read_number(latency, "median"), read_number(latency, "p10"), read_number(latency, "p90"),
                   latency.at("repeats"), n.macs};
+  n.control_off = json.contains("control_off") ? read_number(json, "control_off") : 0;
   n.skips_normal = json.at("skips_normal");
   n.skips_reduce = json.at("skips_reduce");
   for (const Json& epoch : json.at("search")) n.search.push_back(search_epoch_from_json(epoch));
@@ -186,6 +192,11 @@ RunReport report_from_json(const Json& json, const std::string& source) try {
   throw Error(source + ": is not the report of a run: " + error.what());
 }
 
+bool meets_target(const NetworkResult& n) {
+  const double ms = n.latency_ms.median_ms;
+  return ms >= kTargetLow * n.target_ms && ms <= n.target_ms;
+}
+
 const NetworkResult* baseline_of(const RunReport& report) {
   for (const NetworkResult& network : report.networks)
     if (network.name == "lambda0") return &network;
@@ -242,6 +253,23 @@ std::vector<std::string> comparisons(const RunReport& report) {
   return lines;
 }
 
+std::vector<std::string> target_lines(const RunReport& report) {
+  std::vector<std::string> lines;
+  for (const NetworkResult& n : report.networks) {
+    if (!(n.target_ms > 0)) continue;
+    const std::string band =
+        join("[", fixed(kTargetLow * n.target_ms, 3), ", ", fixed(n.target_ms, 3), "] ms");
+    std::string line = join(n.name, ": measured ", fixed(n.latency_ms.median_ms, 3), " ms at the end, ",
+                            meets_target(n) ? "within " : "MISSES ", band, "; ", fixed(n.decoded_ms, 3),
+                            " ms when it was chosen");
+    if (n.control_off > kControlTolerance)
+      line +=
+          join("; the machine was not as in the campaign: its control was off by ", percent(n.control_off));
+    lines.push_back(line + ".");
+  }
+  return lines;
+}
+
 std::vector<std::string> predictor_lines(const PredictorResult& p) {
   std::vector<std::string> lines;
   if (p.n_test == 0) return lines;
@@ -270,6 +298,7 @@ std::vector<std::string> predictor_lines(const PredictorResult& p) {
 
 std::string report_table(const RunReport& report) {
   std::string text = aligned_table(network_rows(report)) + '\n';
+  for (const std::string& line : target_lines(report)) text += line + '\n';
   for (const std::string& line : comparisons(report)) text += line + '\n';
   for (const std::string& line : predictor_lines(report.predictor)) text += line + '\n';
   text += join("Time ", format_seconds(report.seconds), ", at most ",

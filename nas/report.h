@@ -22,6 +22,7 @@ struct NetworkResult {
   double lambda = 0;               // of the search; 0 for random genotypes
   std::string metric = "latency";  // that lambda weighs
   double target_ms = 0;            // that the search was to meet; 0: none
+  double decoded_ms = 0;           // with a target: measured when the genotype was chosen
   Genotype genotype;
   double test_accuracy = 0;   // of the retrained network, measured once, at the end
   double valid_accuracy = 0;  // the best epoch of retraining, on held-out training images
@@ -29,6 +30,7 @@ struct NetworkResult {
   int64_t macs = 0;           // of one image
   double predicted_ms = 0;
   Latency latency_ms;
+  double control_off = 0;  // how far the control network was from its reference meanwhile, relative, at most
   int skips_normal = 0, skips_reduce = 0;
   std::vector<SearchEpoch> search;     // empty for random genotypes
   std::vector<RetrainEpoch> training;  // of retraining

@@ -45,6 +45,10 @@ std::vector<std::string> comparisons(const RunReport& report);
 std::vector<const NetworkResult*> accuracy_latency_front(const RunReport& report);
 // Rows of cells as lines, the first column to the left, the others to the right; the first row is the header.
 std::string aligned_table(const std::vector<std::vector<std::string>>& rows);
+// Whether the final measurement of a network with a target lies in its band.
+bool meets_target(const NetworkResult& network);
+// One sentence per network searched for a target: whether the final measurement lies in its band.
+std::vector<std::string> target_lines(const RunReport& report);
 // The predictor beside ridge regression and the noise, one sentence per entry.
 std::vector<std::string> predictor_lines(const PredictorResult& predictor);
 

@@ -87,15 +87,20 @@ double SearchStage::penalty_at(CostMetric metric, double ms) const {
 
 double SearchStage::measure_ms(const Genotype& genotype) {
   if (!meter_) meter_.emplace(config_.campaign.latency);
-  return summarise(steady_times(*meter_, genotype, campaign_.control_ms, 0.02, config_.final_tries))
-      .median_ms;
+  const SteadyTimes times =
+      steady_times(*meter_, genotype, campaign_.control_ms, kControlTolerance, config_.final_tries);
+  const double ms = summarise(times.ms).median_ms;
+  return times.control_off > kControlTolerance ? ms / times.control : ms;
 }
 
 void SearchStage::check_targets() {
   if (config_.targets_ms.empty()) return;
   decoder_.emplace(regressor_);
   const LatencyRange range = decoder_->range();
-  const double fastest = measure_ms(range.fastest), slowest = measure_ms(range.slowest);
+  // A host that is slow just now must not make a target look out of reach that the campaign has seen met.
+  double fastest = measure_ms(range.fastest);
+  for (const MeasuredArchitecture& row : campaign_.rows) fastest = std::min(fastest, row.latency.median_ms);
+  const double slowest = measure_ms(range.slowest);
   say_("latency range", join(fixed(fastest, 3), " to ", fixed(slowest, 3), " ms measured, ",
                              fixed(range.low_ms, 3), " to ", fixed(range.high_ms, 3), " ms predicted"));
   for (const double target : config_.targets_ms) check_target(target, DecodeConfig{}.low, fastest, slowest);
@@ -142,6 +147,7 @@ NetworkResult SearchStage::search(const Job& job) {
   if (job.target_ms > 0) {
     const Decoding decoding = decode(job, result.architecture);
     network.genotype = decoding.tried[size_t(decoding.chosen)].genotype;
+    network.decoded_ms = decoding.tried[size_t(decoding.chosen)].measured_ms;
     network.lambda = result.history.empty() ? 0 : result.history.back().lambda;
   }
   return network;

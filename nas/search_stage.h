@@ -29,7 +29,7 @@ class SearchStage {
     double target_ms = 0;  // above 0: learned
   };
   std::vector<Job> jobs() const;
-  // Error with the feasible range, measured at both of its ends, if a target is out of reach.
+  // Error with the feasible range, as measured, if a target is out of reach.
   void check_targets();
   NetworkResult search(const Job& job);
   // Random genotypes as fast as the searched network with the last target (measured within its band), or,
@@ -45,6 +45,8 @@ class SearchStage {
   double penalty_at(CostMetric metric, double ms) const;  // of the measured networks of about this latency
   SearchConfig settings(const Job& job);
   Decoding decode(const Job& job, const ArchitectureValues& architecture);
+  // The median; where the machine did not come back to what it was in the campaign, divided by what the
+  // control network took more.
   double measure_ms(const Genotype& genotype);
   std::string file(const std::string& name) const { return config_.folder + "/" + name; }
 

@@ -89,6 +89,30 @@ int count_of(const std::string& text, const std::string& part) {
   return count;
 }
 
+TEST(ReportTarget, SaysPlainlyWhetherTheFinalMeasurementMeetsIt) {
+  RunReport report = sample_report();
+  EXPECT_EQ(report_table(report).find("MISSES"), std::string::npos);
+  EXPECT_TRUE(report_json(report)["networks"][0]["target_met"].is_null());
+  NetworkResult& n = report.networks[1];  // measured at 4.0 ms
+  n.target_ms = 4.2, n.decoded_ms = 4.1;
+  EXPECT_NE(
+      report_table(report).find("latency: measured 4.000 ms at the end, within [3.780, 4.200] ms; 4.100"),
+      std::string::npos)
+      << report_table(report);
+  EXPECT_EQ(report_json(report)["networks"][1]["target_met"], true);
+  for (const double target : {3.9, 4.5}) {
+    n.target_ms = target;
+    n.control_off = 0.081;
+    EXPECT_NE(report_table(report).find("at the end, MISSES ["), std::string::npos);
+    EXPECT_NE(report_table(report).find("its control was off by 8.1%"), std::string::npos);
+    const auto json = report_json(report);
+    EXPECT_EQ(json["networks"][1]["target_met"], false);
+    const NetworkResult back = report_from_json(json).networks[1];
+    EXPECT_EQ(back.decoded_ms, 4.1);
+    EXPECT_EQ(back.control_off, 0.081);
+  }
+}
+
 TEST(ReportJson, HasTheDocumentedFieldsAsFractions) {
   const auto json = nlohmann::json::parse(report_json(sample_report()).dump());
   ASSERT_EQ(json["networks"].size(), 4u);
