@@ -11,6 +11,8 @@
 #include <limits>
 #include <utility>
 
+#include "kernels/core/graph.h"
+
 namespace lanas {
 namespace {
 
@@ -46,7 +48,10 @@ Stream::Stream(Device device, int threads)
   if (device == Device::cuda) native_ = backend::make_stream();
 }
 
-void Stream::activate() const { omp_set_num_threads(threads_); }
+void Stream::activate() const {
+  check_recorded(*this);
+  omp_set_num_threads(threads_);
+}
 
 void Stream::synchronize() const {
   if (native_) backend::synchronize(*native_);
@@ -54,6 +59,7 @@ void Stream::synchronize() const {
 
 void* stream_scratch(Stream& stream, size_t bytes) {
   CHECK(stream.native(), "stream_scratch: the stream is on the ", device_name(stream.device()));
+  check_recorded(stream);
   CHECK(bytes <= kStreamScratch, "stream_scratch: ", bytes, " bytes, at most ", kStreamScratch);
   Memory& memory = backend::scratch(*stream.native());
   if (!memory.data()) memory = Memory(Device::cuda, kStreamScratch);

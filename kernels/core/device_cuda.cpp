@@ -20,6 +20,7 @@ Stream::Native::~Native() {
 
 void* native_stream(const Stream& stream) {
   CHECK(stream.native(), "launch: the stream is on the ", device_name(stream.device()));
+  check_recorded(stream);
   return stream.native()->stream;
 }
 

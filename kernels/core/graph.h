@@ -22,6 +22,10 @@ class Graph {
   std::function<void(Stream&)> replay_;
 };
 
+// Work of a step goes to one stream, so its launches have one legal order and a graph has no forks: Error
+// where this thread records and `stream` is not the one recorded. Called where work begins on a stream.
+void check_recorded(const Stream& stream);
+
 namespace backend {
 std::function<void(Stream&)> record(Stream& stream, const std::function<void()>& work);
 }

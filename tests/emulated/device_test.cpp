@@ -12,6 +12,7 @@
 #include "kernels/core/event.h"
 #include "kernels/core/graph.h"
 #include "kernels/core/reduce.cuh"
+#include "kernels/ops/elementwise.h"
 #include "kernels/vendor/gemm.h"
 
 namespace lanas {
@@ -121,6 +122,19 @@ TEST(EmulatedDevice, CopiesCannotBeRecorded) {
   EXPECT_THROW(graph.record(stream, [&] { download(stream, &value, memory.data(), 4); }), Error);
   EXPECT_THROW(graph.replay(stream), Error);
   EXPECT_NO_THROW(graph.record(stream, [] {}));  // the broken recording is over
+}
+
+TEST(EmulatedDevice, AGraphIsRecordedFromOneStream) {
+  Stream stream(Device::cuda), other(Device::cuda), host;
+  Memory memory(Device::cuda, 4 * sizeof(float));
+  const Tensor y(memory.floats(), {1, 1, 1, 4});
+  Graph graph;
+  for (Stream* wrong : {&other, &host})
+    EXPECT_THROW(graph.record(stream, [&] { relu_forward(*wrong, y, y); }), Error);
+  EXPECT_THROW(graph.record(stream, [&] { stream_scratch(other, 4); }), Error);
+  EXPECT_NO_THROW(relu_forward(other, y, y));  // the broken recordings are over
+  graph.record(stream, [copy = stream, y]() mutable { relu_forward(copy, y, y); });
+  graph.replay(stream);
 }
 
 }  // namespace
