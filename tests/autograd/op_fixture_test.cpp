@@ -11,11 +11,12 @@
 #include "autograd/plan.h"
 #include "tests/support/dot_loss.h"
 #include "tests/support/fixture.h"
+#include "tests/support/fixture_device.h"
 
 namespace lanas::test {
 namespace {
 
-constexpr double kTolerance = 1e-5;
+constexpr double kTolerance = kDevice == Device::cpu ? 1e-5 : 1e-4;
 constexpr float kEps = 1e-5f;  // of batch norm
 
 const Fixture& fixture() {
@@ -67,9 +68,9 @@ class OpCase {
       if (fixture().has(full("grad." + part)) && !without_gradient.count(part)) wanted.push_back(v);
     for (const auto& [part, v] : outputs_) outputs.push_back(v);
     if (inv_std_) outputs.push_back(inv_std_);
-    Plan plan(tape, {outputs, loss, {}, wanted, training}, std::make_shared<Workspace>());
+    Plan plan(tape, {outputs, loss, {}, wanted, training}, std::make_shared<Workspace>(kDevice));
     plan.update_statistics = training;
-    Stream stream;
+    Stream stream(kDevice);
     plan.forward(stream);
     plan.backward(stream);
     compare("y", plan.value(y));
@@ -85,7 +86,8 @@ class OpCase {
     }
   }
 
-  Tape tape;
+  DeviceMemory open;
+  Tape tape{kDevice};
   bool training = true;
   std::set<std::string> without_gradient;  // inputs whose gradient the engine does not offer in this case
 
@@ -312,8 +314,9 @@ class OptimizerFixture : public testing::Test {
     store_.allocate(1);
     fixture().copy_to(name + ".w", store_.value(0));
   }
-  Stream stream_;
-  ParameterStore store_;
+  DeviceMemory open_;
+  Stream stream_{kDevice};
+  ParameterStore store_{kDevice};
 };
 
 TEST_F(OptimizerFixture, SgdWithClippingMatches) {

@@ -7,11 +7,12 @@
 #include "nas/cell.h"
 #include "tests/support/dot_loss.h"
 #include "tests/support/fixture.h"
+#include "tests/support/fixture_device.h"
 
 namespace lanas::test {
 namespace {
 
-constexpr double kTolerance = 1e-5;
+constexpr double kTolerance = kDevice == Device::cpu ? 1e-5 : 1e-4;
 constexpr float kKeep = 0.7f;  // derived_reduce drops paths with probability 0.3
 
 struct Case {
@@ -84,9 +85,10 @@ class CellFixture : public testing::TestWithParam<Case> {
     compared_.insert(full(part));
   }
 
-  Stream stream_;
-  Tape tape_;
-  ParameterStore weights_, buffers_;
+  DeviceMemory open_;
+  Stream stream_{kDevice};
+  Tape tape_{kDevice};
+  ParameterStore weights_{kDevice}, buffers_{kDevice};
   std::map<std::string, Var> wanted_;
   std::set<std::string> compared_;  // the fixture's tensors that were given to the cell or compared with it
 };
@@ -100,7 +102,7 @@ TEST_P(CellFixture, OutputGradientsAndRunningStatisticsMatch) {
   ASSERT_EQ(fixture().copy_to(full(""), weights_), int(weights_.entries().size()));
   std::vector<Var> inputs;
   for (const auto& [name, v] : wanted_) inputs.push_back(v);
-  Plan plan(tape_, {{y, loss}, loss, {&weights_}, inputs, true}, std::make_shared<Workspace>());
+  Plan plan(tape_, {{y, loss}, loss, {&weights_}, inputs, true}, std::make_shared<Workspace>(kDevice));
   plan.update_statistics = true;
   plan.forward(stream_);
   plan.backward(stream_);

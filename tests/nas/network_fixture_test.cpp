@@ -6,6 +6,7 @@
 #include "kernels/core/random.cuh"
 #include "nas/network.h"
 #include "tests/support/fixture.h"
+#include "tests/support/fixture_device.h"
 
 namespace lanas::test {
 namespace {
@@ -40,11 +41,12 @@ class DerivedFixture : public testing::Test {
     fixture_.copy_labels_to(batch + ".labels", net_.tape.data(net_.labels));
   }
 
-  Stream stream_;
+  DeviceMemory open_;
+  Stream stream_{kDevice};
   Fixture fixture_;
-  ParameterStore weights_, buffers_;
+  ParameterStore weights_{kDevice}, buffers_{kDevice};
   Network net_;
-  std::shared_ptr<Workspace> workspace_ = std::make_shared<Workspace>();
+  std::shared_ptr<Workspace> workspace_ = std::make_shared<Workspace>(kDevice);
 };
 
 TEST_F(DerivedFixture, EveryGradientMatches) {
@@ -89,12 +91,12 @@ TEST_F(DerivedFixture, ThreeStepsThenEvaluationMatch) {
   expect_match(fixture_, "eval.logits", evaluation.value(net_.logits), kTolerance);
 
   // The deployed form, batch norms folded, gives the same answers.
-  ParameterStore folded;
+  ParameterStore folded(kDevice);
   InferenceNetwork inference({4, 3, 10, 32, 4}, resolve_genotype("DARTS_V2"), folded);
   folded.allocate(3);
   inference.fold(weights_, buffers_);
   fixture_.copy_to("batch1.images", inference.tape.data(inference.images));
-  Plan deployed(inference.tape, {.outputs = {inference.logits}}, std::make_shared<Workspace>());
+  Plan deployed(inference.tape, {.outputs = {inference.logits}}, std::make_shared<Workspace>(kDevice));
   deployed.forward(stream_);
   expect_match(fixture_, "eval.logits", deployed.value(inference.logits), kTolerance);
   EXPECT_LT(deployed.bytes(), evaluation.bytes());

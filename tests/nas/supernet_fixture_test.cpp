@@ -5,6 +5,7 @@
 #include "autograd/plan.h"
 #include "nas/supernet.h"
 #include "tests/support/fixture.h"
+#include "tests/support/fixture_device.h"
 
 namespace lanas::test {
 namespace {
@@ -31,11 +32,12 @@ class SupernetFixture : public testing::TestWithParam<Case> {
     fixture_.copy_labels_to(batch + ".labels", net_.tape.data(net_.labels));
   }
 
-  Stream stream_;
+  DeviceMemory open_;
+  Stream stream_{kDevice};
   Fixture fixture_;
-  ParameterStore weights_, buffers_, architecture_;
+  ParameterStore weights_{kDevice}, buffers_{kDevice}, architecture_{kDevice};
   Supernet net_;
-  std::shared_ptr<Workspace> workspace_ = std::make_shared<Workspace>();
+  std::shared_ptr<Workspace> workspace_ = std::make_shared<Workspace>(kDevice);
 };
 
 TEST_P(SupernetFixture, EveryGradientMatches) {
