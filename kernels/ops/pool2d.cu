@@ -34,17 +34,15 @@ Geometry geometry(const View<T>& x, const View<T>& y, int kernel, int stride, in
   return {kernel, stride, padding, x.h, x.w, y.h, y.w, x.c};
 }
 
-// run(k) with k a compile-time constant for the usual kernels, so that the taps unroll.
-template <class Run>
+// run(k) with k a compile-time constant for the usual kernels, so that the taps unroll. Doubles, which only
+// check gradients, do without.
+template <class T, class Run>
 void with_kernel(int kernel, Run run) {
-  switch (kernel) {
-    case 2:
-      return run(std::integral_constant<int, 2>{});
-    case 3:
-      return run(std::integral_constant<int, 3>{});
-    default:
-      return run(kernel);
+  if constexpr (std::is_same_v<T, float>) {
+    if (kernel == 2) return run(std::integral_constant<int, 2>{});
+    if (kernel == 3) return run(std::integral_constant<int, 3>{});
   }
+  run(kernel);
 }
 
 template <class T>
@@ -294,7 +292,7 @@ LANAS_INLINE void avg_backward_image(const View<T>& dx, const View<T>& dy, int64
 template <class T>
 void max_pool_forward(View<T> y, View<T> x, int kernel_size, int stride, int padding) {
   const Geometry g = geometry(x, y, kernel_size, stride, padding);
-  with_kernel(kernel_size, [=](auto kernel) {
+  with_kernel<T>(kernel_size, [=](auto kernel) {
     parallel_for(x.n, [=](int64_t n) { max_forward_image(y, x, n, g, kernel); });
   });
 }
@@ -302,7 +300,7 @@ void max_pool_forward(View<T> y, View<T> x, int kernel_size, int stride, int pad
 template <class T>
 void max_pool_backward(View<T> dx, View<T> dy, View<T> x, int kernel_size, int stride, int padding, T beta) {
   const Geometry g = geometry(x, dy, kernel_size, stride, padding);
-  with_kernel(kernel_size, [=](auto kernel) {
+  with_kernel<T>(kernel_size, [=](auto kernel) {
     parallel_for(x.n, [=](int64_t n) { max_backward_image(dx, dy, x, n, beta, g, kernel); });
   });
 }
@@ -310,7 +308,7 @@ void max_pool_backward(View<T> dx, View<T> dy, View<T> x, int kernel_size, int s
 template <class T>
 void avg_pool_forward(View<T> y, View<T> x, int kernel_size, int stride, int padding) {
   const Geometry g = geometry(x, y, kernel_size, stride, padding);
-  with_kernel(kernel_size, [=](auto kernel) {
+  with_kernel<T>(kernel_size, [=](auto kernel) {
     parallel_for(x.n, [=](int64_t n) { avg_forward_image(y, x, n, g, kernel); });
   });
 }
@@ -318,7 +316,7 @@ void avg_pool_forward(View<T> y, View<T> x, int kernel_size, int stride, int pad
 template <class T>
 void avg_pool_backward(View<T> dx, View<T> dy, int kernel_size, int stride, int padding, T beta) {
   const Geometry g = geometry(dx, dy, kernel_size, stride, padding);
-  with_kernel(kernel_size, [=](auto kernel) {
+  with_kernel<T>(kernel_size, [=](auto kernel) {
     parallel_for(dx.n, [=](int64_t n) { avg_backward_image(dx, dy, n, beta, g, kernel); });
   });
 }

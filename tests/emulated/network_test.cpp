@@ -155,7 +155,9 @@ TEST_P(EmulatedSupernet, StepsEqualTheCpus) {
   expect_close(cuda.state(), cpu.state(), 1e-3);
 }
 
-TEST_P(EmulatedSupernet, CapturedStepInAnotherThreadOrderEqualsEager) {
+class CapturedSupernet : public EmulatedSupernet {};
+
+TEST_P(CapturedSupernet, StepInAnotherThreadOrderEqualsEager) {
   const simt::Access open;
   SearchSetup eager(Device::cuda, GetParam()), captured(Device::cuda, GetParam());
   for (SearchSetup* setup : {&eager, &captured}) {
@@ -173,10 +175,11 @@ TEST_P(EmulatedSupernet, CapturedStepInAnotherThreadOrderEqualsEager) {
   EXPECT_TRUE(captured.state() == eager.state());
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, EmulatedSupernet,
-                         testing::Values(SupernetConfig{4, 3, 5, 8, 2, 1, false},
-                                         SupernetConfig{8, 3, 5, 8, 2, 4, true}),
-                         [](const auto& test) { return test.param.partial == 1 ? "darts" : "pc_darts"; });
+constexpr SupernetConfig kDarts{4, 3, 5, 8, 2, 1, false}, kPcDarts{8, 3, 5, 8, 2, 4, true};
+const auto name_of_kind = [](const auto& test) { return test.param.partial == 1 ? "darts" : "pc_darts"; };
+INSTANTIATE_TEST_SUITE_P(Kinds, EmulatedSupernet, testing::Values(kDarts, kPcDarts), name_of_kind);
+INSTANTIATE_TEST_SUITE_P(Kinds, CapturedSupernet, testing::Values(kPcDarts), name_of_kind);
+INSTANTIATE_TEST_SUITE_P(Slow, CapturedSupernet, testing::Values(kDarts), name_of_kind);
 
 // Drops some paths, as training does.
 void load_masks(Network& net) {
