@@ -17,11 +17,45 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr double kRandomWithin = 0.05;
-constexpr int kRandomTries = 100'000;
+constexpr int kRandomTries = 500'000;
 
 double mean(const std::vector<double>& values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / double(values.size());
 }
+
+// Random genotypes one after another with their predicted latencies, which come a thousand at a time.
+class Draws {
+ public:
+  Draws(const Regressor& regressor, uint64_t seed)
+      : regressor_(regressor), random_(seed, 0x72616e646f6du), next_(kBlock) {}
+
+  std::pair<Genotype, double> next() {
+    if (next_ == kBlock) refill();
+    const size_t at = next_++;
+    return {genotypes_[at], ms_[at]};
+  }
+
+ private:
+  static constexpr size_t kBlock = 1000;
+
+  void refill() {
+    genotypes_.clear();
+    std::vector<float> rows;
+    for (size_t i = 0; i < kBlock; ++i) {
+      genotypes_.push_back(sample_genotype(random_));
+      const auto code = encode(genotypes_.back());
+      rows.insert(rows.end(), code.begin(), code.end());
+    }
+    ms_ = regressor_.predict(rows.data(), int(kBlock));
+    next_ = 0;
+  }
+
+  const Regressor& regressor_;
+  Random random_;
+  std::vector<Genotype> genotypes_;
+  std::vector<double> ms_;
+  size_t next_;
+};
 
 // The cost of every measured architecture: its code, and the cost in the metric's unit.
 Dataset cost_dataset(const Campaign& campaign, CostMetric metric, const NetworkConfig& network) {
@@ -178,16 +212,17 @@ std::vector<NetworkResult> SearchStage::random(const std::vector<NetworkResult>&
   const DecodeConfig band;
   const double middle = target > 0 ? (1 + band.low) / 2 * target : predict_ms(regressor_, fast->genotype);
   std::vector<NetworkResult> drawn;
-  Random random(config_.seed, 0x72616e646f6du);
+  Draws draws(regressor_, config_.seed);
   for (int tries = 0; int(drawn.size()) < config_.random_networks && tries < kRandomTries; ++tries) {
     NetworkResult network;
-    network.genotype = sample_genotype(random);
+    const auto [genotype, predicted_ms] = draws.next();
+    network.genotype = genotype;
     network.name = join("random", drawn.size());
     const std::string path = file(network.name + ".genotype");
     if (target > 0 && std::filesystem::exists(path)) {  // what an earlier start has measured
       network.genotype = resolve_genotype(path);
     } else {
-      if (std::abs(predict_ms(regressor_, network.genotype) / middle - 1) > kRandomWithin) continue;
+      if (std::abs(predicted_ms / middle - 1) > kRandomWithin) continue;
       if (target > 0) {
         const double ms = measure_ms(network.genotype) / target;
         if (ms < band.low + band.margin || ms > 1 - band.margin) continue;
