@@ -67,9 +67,6 @@ double fma_rate(Stream& stream) {
   return 2e-6 * kChains * kSteps * kWidth * stream.threads() / ms;
 }
 
-// Under emulation a figure means nothing: any size will do.
-bool emulated() { return !backend::device_warning().empty(); }
-
 // GB/s between two blocks of 512 MiB, far larger than any cache.
 double cuda_copy_rate(Stream& stream) {
   const int rows = emulated() ? 8 : 8192, columns = 16384;
@@ -104,6 +101,8 @@ double cuda_product_rate(Stream& stream) {
 }
 
 }  // namespace
+
+bool emulated() { return !backend::device_warning().empty(); }
 
 Ceilings measure_ceilings(Stream& stream) {
   if (stream.device() == Device::cuda) return {cuda_copy_rate(stream), cuda_product_rate(stream)};

@@ -11,6 +11,10 @@ struct Ceilings {
   double copy_gb_s = 0, fma_gflop_s = 0;  // 1e9 bytes, 1e9 FLOPs per second
 };
 
+// Whether the cuda device is the emulated one, whose times mean nothing: any size and number of repeats will
+// do.
+bool emulated();
+
 // On the cpu with the stream's threads.
 Ceilings measure_ceilings(Stream& stream);
 

@@ -82,12 +82,12 @@ struct SampleCommand {
     const double low = quantile(ms, 0), middle = quantile(ms, 0.5), high = quantile(ms, 1);
     std::string unit = metric_unit(c.metric);
     for (char& letter : unit) letter = char(std::tolower(letter));
-    const TextTable table{{"architectures", "min_" + unit, "median_" + unit, "max_" + unit, "per_second",
-                           "noise_%", "mean_drift_%", "max_drift_%", "stretches", "redone", "unsettled"},
-                          {{int64_t(c.rows.size()), Cell(low, 4), Cell(middle, 4), Cell(high, 4),
-                            Cell(c.rows_per_second, 2), Cell(100 * c.noise_mape, 2),
-                            Cell(100 * c.mean_drift, 2), Cell(100 * c.max_drift, 2), c.stretches, c.redone,
-                            c.unsettled}}};
+    const TextTable table{
+        {"architectures", "min_" + unit, "median_" + unit, "max_" + unit, "per_second", "noise_%",
+         "mean_drift_%", "max_drift_%", "stretches", "redone", "unsettled"},
+        {{int64_t(c.rows.size()), Cell(low, 4), Cell(middle, 4), Cell(high, 4), Cell(c.rows_per_second, 2),
+          Cell(100 * c.noise_mape, 2), Cell(100 * c.mean_drift, 2), Cell(100 * c.max_drift, 2), c.stretches,
+          c.redone, c.unsettled}}};
     const Json json = {{"file", out},
                        {"architectures", c.rows.size()},
                        {"repeated", c.second_pass.size()},
