@@ -49,7 +49,8 @@ void check_search_settings(const SearchConfig& c) {
   whole("--images", c.images, 0, kMany);
   number("--lr", c.lr, 0, kHuge);
   number("--alpha-lr", c.alpha_lr, 0, kHuge);
-  whole("--max-skips", c.max_skips, 0, kPairs);
+  whole("--max-skips", c.caps.max_skips, 0, kPairs);
+  whole("--max-pools", c.caps.max_pools, 0, kPairs);
   whole("--latency-draws", c.latency.samples, 1, 1024);
   whole("--stable-epochs", c.stable_epochs, 0, kMany);
   whole("--measure-every", c.measure_every, 0, kMany);

@@ -70,7 +70,9 @@ void add_search_options(CLI::App& app, RunConfig& c, std::string& mode) {
   app.add_option("--images", s.images, "training images used by the search; 0: all")->capture_default_str();
   app.add_option("--lr", s.lr, "learning rate of the weights")->capture_default_str();
   app.add_option("--alpha-lr", s.alpha_lr, "learning rate of alpha")->capture_default_str();
-  app.add_option("--max-skips", s.max_skips, "cap on skip connections in the normal cell; 8: none")
+  app.add_option("--max-skips", s.caps.max_skips, "cap on skip connections in the normal cell; 8: none")
+      ->capture_default_str();
+  app.add_option("--max-pools", s.caps.max_pools, "cap on max and average pools in each cell; 8: none")
       ->capture_default_str();
   app.add_flag("--second-order,!--first-order", s.second_order,
                "alpha's gradient looks one weight step ahead (finite differences)");

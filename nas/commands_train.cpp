@@ -110,7 +110,7 @@ struct SearchCommand {
   }
 
   void prepare_target(const Regressor& regressor) {
-    decoder_.emplace(regressor);
+    decoder_.emplace(regressor, config.search.caps);
     const LatencyRange range = decoder_->range();
     // The least of three: a slow moment must not make a target look out of reach.
     const double fastest =
@@ -121,7 +121,6 @@ struct SearchCommand {
   Genotype verified(const ArchitectureValues& architecture) {
     DecodeConfig decode;
     decode.target_ms = target_ms;
-    decode.max_skips = config.search.max_skips;
     const Decoding decoding =
         decoder_->decode(architecture, decode, [&](const Genotype& g) { return measure_ms(g); });
     CHECK(decoding.chosen >= 0, "--target-ms ", target_ms, ": ", describe(decoding, decode));

@@ -71,7 +71,7 @@ int best_confirmed(std::vector<VerifiedGenotype>& tried, double low, double high
 
 }  // namespace
 
-Decoder::Decoder(const Regressor& regressor) : regressor_(regressor) {
+Decoder::Decoder(const Regressor& regressor, const OperationCaps& caps) : regressor_(regressor), caps_(caps) {
   CHECK(regressor.inputs() == kCodeSize, "decode: the predictor takes ", regressor.inputs(),
         " numbers, a genotype has ", kCodeSize);
   std::vector<ScoredGenotype> sampled;
@@ -107,7 +107,7 @@ Decoder::Strengths Decoder::shifted(const Strengths& strengths, double per_ms) c
 
 Genotype Decoder::extreme(int sign) const {
   const Strengths by_latency = shifted({}, sign);
-  Genotype best = top_genotypes(by_latency[0], by_latency[1], 1).at(0).genotype;
+  Genotype best = derive_with_caps(by_latency[0], by_latency[1], caps_);
   double best_ms = predict({{best, 0}})[0];
   for (bool better = true; better;) {
     better = false;
@@ -116,7 +116,7 @@ Genotype Decoder::extreme(int sign) const {
         const std::vector<ScoredGenotype> all = neighbours(best, kind, node);
         const std::vector<double> ms = predict(all);
         for (size_t i = 0; i < all.size(); ++i) {
-          if (sign * ms[i] >= sign * best_ms - 1e-9 * best_ms) continue;
+          if (sign * ms[i] >= sign * best_ms - 1e-9 * best_ms || !caps_.hold(all[i].genotype)) continue;
           best_ms = ms[i];
           best = all[i].genotype;
           better = true;
@@ -148,15 +148,17 @@ std::vector<VerifiedGenotype> Decoder::candidates(const ArchitectureValues& arch
     const std::vector<double> ms = predict(top);
     for (size_t i = 0; i < top.size(); ++i) {
       const Genotype& g = top[i].genotype;
-      if (ms[i] < low_ms || ms[i] > high_ms || count_skips(g.normal) > config.max_skips) continue;
+      if (ms[i] < low_ms || ms[i] > high_ms || !caps_.hold(g)) continue;
       if (seen.insert(genotype_key(g)).second) found.push_back({g, score_of(strengths, g), ms[i], 0});
     }
     return ms.at(0);
   };
-  // Where the cap on skips leaves too few, skips are made less likely, more and more.
+  // Where caps leave too few, what they cap is made less likely, more and more.
   for (double unlikely = 0; unlikely <= 16; unlikely = unlikely == 0 ? 1 : 2 * unlikely) {
     Strengths by = strengths;
-    for (auto& row : by[0]) row[size_t(OpKind::skip_connect)] -= unlikely;
+    for (size_t kind = 0; kind < 2; ++kind)
+      for (auto& row : by[kind])
+        for (const OpKind op : caps_.capped(int(kind))) row[size_t(op)] -= unlikely;
     double best_ms = collect(by, kExact);
     if (int(found.size()) >= config.count) break;
     // Doubles the shift until the best decoding has crossed the band, then bisects: its way leads through.
@@ -170,7 +172,7 @@ std::vector<VerifiedGenotype> Decoder::candidates(const ArchitectureValues& arch
       best_ms = collect(shifted(by, sign * between), kShifted);
       (sign * best_ms > sign * middle ? near : far) = between;
     }
-    if (int(found.size()) >= config.count || config.max_skips >= kPairs) break;
+    if (int(found.size()) >= config.count || !caps_.any()) break;
   }
   std::stable_sort(found.begin(), found.end(), [](const VerifiedGenotype& a, const VerifiedGenotype& b) {
     return a.log_strength > b.log_strength;

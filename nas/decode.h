@@ -22,7 +22,6 @@ struct DecodeConfig {
   double low = kTargetLow;
   int count = 16;        // measured in a round
   int rounds = 4;        // at most
-  int max_skips = 8;     // in the normal cell
   double margin = 0.02;  // preferred are decodings this much inside: measuring again may differ by it
 };
 
@@ -45,7 +44,8 @@ struct LatencyRange {
 
 class Decoder {
  public:
-  explicit Decoder(const Regressor& regressor);  // must outlive this
+  // The regressor must outlive this. Only genotypes for which the caps hold are looked at.
+  explicit Decoder(const Regressor& regressor, const OperationCaps& caps = {});
 
   // The ends of the search space, by coordinate descent over the nodes from the best of a linear model.
   LatencyRange range() const;
@@ -65,6 +65,7 @@ class Decoder {
   Genotype extreme(int sign) const;
 
   const Regressor& regressor_;
+  OperationCaps caps_;
   LinearModel linear_;  // of the predictions on random genotypes
 };
 

@@ -180,13 +180,11 @@ class Search {
             {architecture_.read("beta_normal"), architecture_.read("beta_reduce")}};
   }
 
-  Genotype derived() const {
-    if (config_.max_skips >= kPairs) return derive_genotype(architecture_);
-    const ArchitectureValues v = values();
-    return derive_with_skip_cap(v.alpha[0].data(), v.alpha[1].data(),
-                                v.beta[0].empty() ? nullptr : v.beta[0].data(),
-                                v.beta[1].empty() ? nullptr : v.beta[1].data(), config_.max_skips);
+  Genotype capped(const ArchitectureValues& v) const {
+    return derive_with_caps(v.strengths(0), v.strengths(1), config_.caps);
   }
+
+  Genotype derived() const { return config_.caps.any() ? capped(values()) : derive_genotype(architecture_); }
 
   // The same genotype, up to the order of a node's edges, at the end of the last stable_epochs in which alpha
   // could move and of the one before them.

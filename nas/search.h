@@ -31,7 +31,7 @@ struct SearchConfig {
   int measure_every = 0;      // epochs between two real measurements of the genotype, for the log; 0: never
   CostMetric metric = CostMetric::latency;  // of the term below: what its predictor predicts
   LatencyLossConfig latency;
-  int max_skips = 8;  // in the normal cell of the derived genotype; 8: no cap
+  OperationCaps caps;  // of the derived genotype
   uint64_t seed = 0;
   double checkpoint_seconds = 30;
 };

@@ -59,10 +59,15 @@ CellGenotype decode_cell(std::span<const float> code, const char* name) {
   return cell;
 }
 
+bool is_pool(const CellEdge& edge) {
+  return edge.op == OpKind::max_pool_3x3 || edge.op == OpKind::avg_pool_3x3;
+}
+
 struct NodeOption {
   double score;
   CellEdge edges[2];
   int skips() const { return (edges[0].op == OpKind::skip_connect) + (edges[1].op == OpKind::skip_connect); }
+  int pools() const { return is_pool(edges[0]) + is_pool(edges[1]); }
 };
 using NodeOptions = std::vector<NodeOption>;  // best first
 
@@ -118,6 +123,45 @@ Genotype genotype_of(const OptionLists& lists, const std::array<uint16_t, kLists
     for (int e = 0; e < 2; ++e) cell[2 * (l % kNodes) + e] = lists[l][option[l]].edges[e];
   }
   return genotype;
+}
+
+// Indices into the four lists of one cell kind: the largest score within the caps, then the smallest indices.
+// A node spends 0, 1 or 2 skips and as many pools; its best option for each amount is enough, so 9^4
+// combinations decide.
+std::array<uint16_t, kNodes> best_capped_cell(const OptionLists& lists, int kind, int max_skips,
+                                              int max_pools) {
+  constexpr int kAmounts = 9;  // skips * 3 + pools
+  uint16_t best_with[kNodes][kAmounts] = {};
+  for (int node = 0; node < kNodes; ++node)
+    for (int amount = 0; amount < kAmounts; ++amount) {
+      const NodeOptions& options = lists[size_t(kind * kNodes + node)];
+      const auto at = std::find_if(options.begin(), options.end(), [&](const NodeOption& option) {
+        return option.skips() * 3 + option.pools() == amount;
+      });
+      best_with[node][amount] = uint16_t(at - options.begin());  // options.size(): none
+    }
+  double best_score = -std::numeric_limits<double>::infinity();
+  std::array<uint16_t, kNodes> best{};
+  for (int combination = 0; combination < kAmounts * kAmounts * kAmounts * kAmounts; ++combination) {
+    std::array<uint16_t, kNodes> option{};
+    int skips = 0, pools = 0;
+    double score = 0;
+    bool exists = true;
+    for (int node = 0, rest = combination; node < kNodes && exists; ++node, rest /= kAmounts) {
+      const NodeOptions& options = lists[size_t(kind * kNodes + node)];
+      option[size_t(node)] = best_with[node][rest % kAmounts];
+      exists = option[size_t(node)] < options.size();
+      if (!exists) break;
+      skips += rest % kAmounts / 3;
+      pools += rest % kAmounts % 3;
+      score += options[option[size_t(node)]].score;
+    }
+    if (!exists || skips > max_skips || pools > max_pools) continue;
+    if (score < best_score || (score == best_score && option > best)) continue;
+    best_score = score;
+    best = option;
+  }
+  return best;
 }
 
 }  // namespace
@@ -205,35 +249,28 @@ std::vector<ScoredGenotype> top_genotypes(const LogStrengths& normal, const LogS
   return found;
 }
 
-// A node spends 0, 1 or 2 skips; its best option for each amount is enough, so 3^4 combinations decide.
-Genotype derive_with_skip_cap(const float* alpha_normal, const float* alpha_reduce, const float* beta_normal,
-                              const float* beta_reduce, int max_skips) {
-  CHECK(max_skips >= 0 && max_skips <= kPairs, "derive_with_skip_cap: max_skips ", max_skips,
-        ", expected 0 to ", kPairs);
-  const OptionLists lists =
-      option_lists(log_strengths(alpha_normal, beta_normal), log_strengths(alpha_reduce, beta_reduce));
-  uint16_t best_with[kNodes][3];
-  for (int node = 0; node < kNodes; ++node)
-    for (int skips = 0; skips < 3; ++skips) {
-      const auto& options = lists[node];
-      const auto at = std::find_if(options.begin(), options.end(),
-                                   [&](const NodeOption& option) { return option.skips() == skips; });
-      best_with[node][skips] = uint16_t(at - options.begin());
-    }
-  double best_score = -std::numeric_limits<double>::infinity();
+bool OperationCaps::hold(const Genotype& genotype) const {
+  auto pools = [](const CellGenotype& cell) { return std::count_if(cell.begin(), cell.end(), is_pool); };
+  return count_skips(genotype.normal) <= max_skips && pools(genotype.normal) <= max_pools &&
+         pools(genotype.reduce) <= max_pools;
+}
+
+std::vector<OpKind> OperationCaps::capped(int kind) const {
+  std::vector<OpKind> ops;
+  if (max_pools < kPairs) ops = {OpKind::max_pool_3x3, OpKind::avg_pool_3x3};
+  if (max_skips < kPairs && kind == 0) ops.push_back(OpKind::skip_connect);
+  return ops;
+}
+
+Genotype derive_with_caps(const LogStrengths& normal, const LogStrengths& reduce, const OperationCaps& caps) {
+  for (const int cap : {caps.max_skips, caps.max_pools})
+    CHECK(cap >= 0 && cap <= kPairs, "derive_with_caps: cap ", cap, ", expected 0 to ", kPairs);
+  const OptionLists lists = option_lists(normal, reduce);
   std::array<uint16_t, kLists> best{};
-  for (int combination = 0; combination < 81; ++combination) {
-    std::array<uint16_t, kLists> option{};
-    int skips = 0;
-    double score = 0;
-    for (int node = 0, rest = combination; node < kNodes; ++node, rest /= 3) {
-      option[node] = best_with[node][rest % 3];
-      skips += rest % 3;
-      score += lists[node][option[node]].score;
-    }
-    if (skips > max_skips || score < best_score || (score == best_score && option > best)) continue;
-    best_score = score;
-    best = option;
+  for (int kind = 0; kind < 2; ++kind) {
+    const std::array<uint16_t, kNodes> cell =
+        best_capped_cell(lists, kind, kind == 0 ? caps.max_skips : kPairs, caps.max_pools);
+    std::copy(cell.begin(), cell.end(), best.begin() + kind * kNodes);
   }
   return genotype_of(lists, best);
 }

@@ -58,8 +58,16 @@ std::vector<ScoredGenotype> top_genotypes(const float* alpha_normal, const float
                                           const float* beta_normal, const float* beta_reduce, int count);
 std::vector<ScoredGenotype> top_genotypes(const LogStrengths& normal, const LogStrengths& reduce, int count);
 
-// The best genotype by the same score with at most max_skips skip connections in the normal cell (0 to 8).
-Genotype derive_with_skip_cap(const float* alpha_normal, const float* alpha_reduce, const float* beta_normal,
-                              const float* beta_reduce, int max_skips);
+// Operations that a search is known to favour because they need no training (0 to 8 each; 8: no cap).
+struct OperationCaps {
+  int max_skips = kPairs;  // skip connections in the normal cell
+  int max_pools = kPairs;  // max and average pools in each cell
+  bool any() const { return max_skips < kPairs || max_pools < kPairs; }
+  bool hold(const Genotype& genotype) const;
+  std::vector<OpKind> capped(int kind) const;  // operations that a cap counts; kind 0: normal, 1: reduce
+};
+
+// The best genotype by the same score for which the caps hold.
+Genotype derive_with_caps(const LogStrengths& normal, const LogStrengths& reduce, const OperationCaps& caps);
 
 }  // namespace lanas

@@ -129,11 +129,13 @@ double SearchStage::measure_ms(const Genotype& genotype) {
 
 void SearchStage::check_targets() {
   if (config_.targets_ms.empty()) return;
-  decoder_.emplace(regressor_);
+  decoder_.emplace(regressor_, config_.search.caps);
   const LatencyRange range = decoder_->range();
   // A host that is slow just now must not make a target look out of reach that the campaign has seen met.
   double fastest = measure_ms(range.fastest);
-  for (const MeasuredArchitecture& row : campaign_.rows) fastest = std::min(fastest, row.latency.median_ms);
+  for (const MeasuredArchitecture& row : campaign_.rows)
+    if (config_.search.caps.hold(genotype_from_key(row.key)))
+      fastest = std::min(fastest, row.latency.median_ms);
   const double slowest = measure_ms(range.slowest);
   say_("latency range", join(fixed(fastest, 3), " to ", fixed(slowest, 3), " ms measured, ",
                              fixed(range.low_ms, 3), " to ", fixed(range.high_ms, 3), " ms predicted"));
@@ -190,7 +192,6 @@ NetworkResult SearchStage::search(const Job& job) {
 Decoding SearchStage::decode(const Job& job, const ArchitectureValues& architecture) {
   DecodeConfig config;
   config.target_ms = job.target_ms;
-  config.max_skips = config_.search.max_skips;
   const std::string path = file("decode-" + job.name + ".json");
   if (std::ifstream kept(path); kept) {
     const Json json = Json::parse(kept, nullptr, false);

@@ -52,7 +52,8 @@ Json to_json(const SearchConfig& c) {
           {"stable_epochs", c.stable_epochs},
           {"metric", metric_name(c.metric)},
           {"latency", to_json(c.latency)},
-          {"max_skips", c.max_skips},
+          {"max_skips", c.caps.max_skips},
+          {"max_pools", c.caps.max_pools},
           {"seed", c.seed}};
 }
 

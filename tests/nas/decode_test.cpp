@@ -165,15 +165,23 @@ TEST(Decode, SaysWhenNothingFits) {
   EXPECT_NE(describe(decoding, config).find("the nearest 2 ms"), std::string::npos);
 }
 
-TEST(Decode, KeepsTheSkipCap) {
+// Skips and pools everywhere: the capped ends and decodings of the space hold few of them.
+TEST(Decode, KeepsTheCaps) {
   ArchitectureValues alpha = random_architecture(11);
-  for (int edge = 0; edge < kEdges; ++edge) alpha.alpha[0][size_t(edge * kOps + 3)] += 2;  // skips everywhere
+  for (int edge = 0; edge < kEdges; ++edge)
+    for (const int op : {1, 3}) alpha.alpha[0][size_t(edge * kOps + op)] += 2;
   DecodeConfig config;
   config.target_ms = 0.8;
-  config.max_skips = 2;
-  const Decoding decoding = Decoder(regressor()).decode(alpha, config, latency_of);
-  ASSERT_GE(decoding.chosen, 0);
-  for (const VerifiedGenotype& g : decoding.tried) EXPECT_LE(count_skips(g.genotype.normal), 2);
+  for (const OperationCaps caps : {OperationCaps{2, kPairs}, OperationCaps{kPairs, 2}}) {
+    const Decoder decoder(regressor(), caps);
+    const Decoding decoding = decoder.decode(alpha, config, latency_of);
+    ASSERT_GE(decoding.chosen, 0);
+    for (const VerifiedGenotype& g : decoding.tried) EXPECT_TRUE(caps.hold(g.genotype));
+    const LatencyRange range = decoder.range(), all = Decoder(regressor()).range();
+    EXPECT_TRUE(caps.hold(range.fastest) && caps.hold(range.slowest));
+    EXPECT_GE(range.low_ms, all.low_ms);
+    EXPECT_LE(range.high_ms, all.high_ms * (1 + 1e-9));
+  }
 }
 
 }  // namespace

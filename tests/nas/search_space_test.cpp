@@ -232,28 +232,57 @@ TEST(SearchSpace, TopGenotypesMatchEnumerationOfTwoNodes) {
   for (size_t i = 0; i < scores.size(); ++i) ASSERT_NEAR(top[i].log_strength, scores[i], 1e-9) << i;
 }
 
-TEST(SearchSpace, SkipCap) {
+// Of a flattened search space with a skip and a pool that win everywhere: the capped genotype is the best
+// of those for which the caps hold.
+TEST(SearchSpace, Caps) {
   Random random(14);
   for (int trial = 0; trial < 10; ++trial) {
     Alpha normal = random_alpha(random, 0.3f), reduce = random_alpha(random, 0.3f);
-    for (int edge = 0; edge < kEdges; ++edge) normal[size_t(edge * kOps + 3)] += 1;  // skips collapse
-    const auto top = top_genotypes(normal.data(), reduce.data(), nullptr, nullptr, 20000);
-    for (int cap = 0; cap <= kPairs; ++cap) {
-      const Genotype capped = derive_with_skip_cap(normal.data(), reduce.data(), nullptr, nullptr, cap);
-      check_genotype(capped);
-      EXPECT_LE(count_skips(capped.normal), cap);
-      const auto first = std::find_if(top.begin(), top.end(), [&](const ScoredGenotype& scored) {
-        return count_skips(scored.genotype.normal) <= cap;
-      });
-      if (first != top.end()) {
-        EXPECT_EQ(capped, first->genotype) << cap;
-      }
+    for (int edge = 0; edge < kEdges; ++edge) {
+      normal[size_t(edge * kOps + 3)] += 0.5f;
+      reduce[size_t(edge * kOps + 1)] += 0.3f;
     }
-    EXPECT_EQ(derive_with_skip_cap(normal.data(), reduce.data(), nullptr, nullptr, kPairs),
+    const LogStrengths strengths[2] = {log_strengths(normal.data(), nullptr),
+                                       log_strengths(reduce.data(), nullptr)};
+    const auto top = top_genotypes(strengths[0], strengths[1], 20000);
+    int compared = 0;
+    for (int skips = 0; skips <= kPairs; skips += 2)
+      for (int pools = 0; pools <= kPairs; pools += 2) {
+        const OperationCaps caps{skips, pools};
+        const Genotype capped = derive_with_caps(strengths[0], strengths[1], caps);
+        check_genotype(capped);
+        EXPECT_TRUE(caps.hold(capped)) << skips << " " << pools;
+        const auto first = std::find_if(
+            top.begin(), top.end(), [&](const ScoredGenotype& scored) { return caps.hold(scored.genotype); });
+        if (first == top.end()) continue;
+        EXPECT_EQ(capped, first->genotype) << skips << " " << pools;
+        ++compared;
+      }
+    EXPECT_GE(compared, 5);
+    EXPECT_EQ(derive_with_caps(strengths[0], strengths[1], {}),
               derive_genotype(normal.data(), reduce.data()));
   }
-  const Alpha flat{};
-  EXPECT_THROW(derive_with_skip_cap(flat.data(), flat.data(), nullptr, nullptr, -1), Error);
+  const LogStrengths flat = log_strengths(Alpha{}.data(), nullptr);
+  EXPECT_THROW(derive_with_caps(flat, flat, {-1, 8}), Error);
+  EXPECT_THROW(derive_with_caps(flat, flat, {8, 9}), Error);
+}
+
+TEST(SearchSpace, CapsCountSkipsOfTheNormalCellAndPoolsOfBoth) {
+  Genotype genotype;
+  for (CellGenotype* cell : {&genotype.normal, &genotype.reduce})
+    for (int pair = 0; pair < kPairs; ++pair) (*cell)[size_t(pair)] = {OpKind::dil_conv_3x3, pair % 2};
+  genotype.reduce[0].op = OpKind::skip_connect;
+  EXPECT_TRUE((OperationCaps{0, 0}.hold(genotype)));
+  genotype.reduce[2].op = OpKind::avg_pool_3x3;
+  EXPECT_FALSE((OperationCaps{8, 0}.hold(genotype)));
+  EXPECT_TRUE((OperationCaps{0, 1}.hold(genotype)));
+  genotype.reduce[3].op = OpKind::max_pool_3x3;
+  EXPECT_FALSE((OperationCaps{8, 1}.hold(genotype)));
+  genotype.normal[0].op = OpKind::max_pool_3x3;
+  EXPECT_TRUE((OperationCaps{0, 2}.hold(genotype)));
+  genotype.normal[1].op = OpKind::skip_connect;
+  EXPECT_FALSE((OperationCaps{0, 2}.hold(genotype)));
+  EXPECT_TRUE((OperationCaps{1, 2}.hold(genotype)));
 }
 
 }  // namespace

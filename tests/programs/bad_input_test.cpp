@@ -139,6 +139,7 @@ TEST_F(BadInputTest, FlagsOfNetworks) {
   refuse_run({"--drop-path", "1"}, {"--drop-path", "1"});
   refuse_run({"--cutout", "-2"}, {"--cutout", "-2"});
   refuse_run({"--max-skips", "9"}, {"--max-skips", "9"});
+  refuse_run({"--max-pools", "-1"}, {"--max-pools", "-1"});
   refuse(Words{"search", "--out", "out", "--lambda", "1"} + tiny_search(), {"--lambda", "--predictor"});
   refuse(Words{"retrain", "--out", "out", "--data", "data", "--genotype", "DARTS_V9"}, {"DARTS_V9"});
   EXPECT_FALSE(exists("out"));
