@@ -30,13 +30,9 @@ const char* metric_unit(CostMetric metric) { return kNames[int(metric)].unit; }
 double count_cost(CostMetric metric, const NetworkConfig& network, const Genotype& genotype) {
   CHECK(metric != CostMetric::latency, "count_cost: latency is measured, not counted");
   ParameterStore weights(Device::cpu);
-  InferenceNetwork net(network, genotype, weights);
-  PlanOptions options;
-  options.outputs = {net.logits};
-  const Plan plan(net.tape, options, std::make_shared<Workspace>());
+  const InferencePlan plan(network, genotype, weights, Stream(Device::cpu, 1));
   if (metric == CostMetric::macs) return 1e-6 * double(plan.macs());
-  const auto floats = double(weights.slab_floats() + net.tape.shape(net.images).size());
-  return (double(plan.bytes()) + floats * sizeof(float)) / double(1 << 20);
+  return (double(plan.bytes()) + double(weights.slab_floats()) * sizeof(float)) / double(1 << 20);
 }
 
 NetworkConfig network_of_setting(const CsvNotes& setting, const std::string& path) {

@@ -19,8 +19,8 @@ const char* metric_name(CostMetric metric);
 const char* metric_unit(CostMetric metric);
 
 // A counted cost of the deployed network, in the metric's unit: multiply-adds of one image (convolutions and
-// final linear layer), or weights, images and the planned workspace of one pass over the batch. Error for
-// latency, which is measured (LatencyMeter).
+// final linear layer), or weights, images and the planned workspace of a pass over the batch on the cpu, on
+// one thread (InferencePlan). Error for latency, which is measured (LatencyMeter).
 double count_cost(CostMetric metric, const NetworkConfig& network, const Genotype& genotype);
 
 // The network of a setting's notes; Error starting with `path` where one is missing or wrong.

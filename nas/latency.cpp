@@ -93,9 +93,7 @@ std::string setting_text(const CsvNotes& setting) {
 }
 
 LatencyMeter::LatencyMeter(const LatencyConfig& config)
-    : config_(config),
-      stream_(config.device, config.threads),
-      workspace_(std::make_shared<Workspace>(config.device)) {
+    : config_(config), stream_(config.device, config.threads) {
   check_config(config);
   const NetworkConfig& network = config.network;
   CHECK(network.image > 0, "latency: image side ", network.image);
@@ -106,12 +104,9 @@ LatencyMeter::LatencyMeter(const LatencyConfig& config)
 
 std::vector<double> LatencyMeter::times(const Genotype& genotype, int64_t* macs) {
   ParameterStore weights(config_.device);
-  InferenceNetwork network(config_.network, genotype, weights);
+  InferencePlan plan(config_.network, genotype, weights, stream_, &memory_);
   weights.allocate(kWeightSeed);
-  upload(stream_, network.tape.data(network.images).data, images_.data(), images_.size() * sizeof(float));
-  PlanOptions options;
-  options.outputs = {network.logits};
-  Plan plan(network.tape, options, workspace_);
+  upload(stream_, plan.images().data, images_.data(), images_.size() * sizeof(float));
   if (macs) *macs = plan.macs();
   const auto forward = [&] { plan.forward(stream_); };
   if (config_.device == Device::cuda) forward();  // libraries set themselves up before the recording
@@ -123,7 +118,7 @@ std::vector<double> LatencyMeter::times(const Genotype& genotype, int64_t* macs)
   };
   std::vector<double> sorted = time_until_settled(run, config_);
   // Arithmetic on NaN, infinite or subnormal numbers may be slower than on others.
-  const Tensor device_logits = plan.value(network.logits);
+  const Tensor device_logits = plan.logits();
   std::vector<float> logits(size_t(device_logits.size()));
   download(stream_, logits.data(), device_logits.data, logits.size() * sizeof(float));
   for (const float v : logits) CHECK(std::isnormal(v), "latency: the random network's output is ", v);

@@ -1,18 +1,16 @@
 // latency.h -- the measured inference latency of a derived network on this machine.
-// The deployed form (InferenceNetwork: batch norm folded, memory reused) runs with random weights on a random
+// The deployed form (InferencePlan: batch norm folded, memory reused) runs with random weights on a random
 // image. After a warm-up, forward passes are timed until the median has settled: until the half-width of its
 // 95% confidence interval, from order statistics (ranks n/2 - 0.98 sqrt(n) and n/2 + 1 + 0.98 sqrt(n)), is a
 // small share of it.
 #pragma once
 
 #include <functional>
-#include <memory>
 #include <span>
 #include <vector>
 
-#include "autograd/plan.h"
 #include "kernels/core/timing.h"
-#include "nas/network.h"
+#include "nas/inference_plan.h"
 #include "predictor/csv.h"
 
 namespace lanas {
@@ -64,7 +62,7 @@ class LatencyMeter {
  private:
   LatencyConfig config_;
   Stream stream_;
-  std::shared_ptr<Workspace> workspace_;
+  InferenceMemory memory_;
   std::vector<float> images_;
 };
 

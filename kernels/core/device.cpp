@@ -50,7 +50,7 @@ Stream::Stream(Device device, int threads)
 
 void Stream::activate() const {
   check_recorded(*this);
-  omp_set_num_threads(threads_);
+  omp_set_num_threads(std::min(threads_, omp_get_num_procs()));  // scratch is planned for that many
 }
 
 void Stream::synchronize() const {
