@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/core/check.h"
+#include "kernels/core/device.h"
 
 namespace lanas {
 
@@ -45,17 +45,19 @@ std::vector<std::vector<int>> split(uint64_t seed, int total, int count,
 // sequence.
 class MiniBatches {
  public:
-  MiniBatches(std::vector<int> indices, int batch, uint64_t seed);
+  MiniBatches(Stream& stream, std::vector<int> indices, int batch, uint64_t seed);
 
   int batch() const { return batch_; }
   int per_epoch() const { return int(indices_.size()) / batch_; }
-  // Indices of one batch; valid until the next call. step: 0 .. per_epoch() - 1.
-  std::span<const int> epoch_batch(int epoch, int step);
-  // A fresh random batch without repetition, a pure function of (seed, draw); valid until the next call.
-  std::span<const int> random_batch(uint64_t draw);
+  // Both: the indices of one batch, in the memory of the stream's device; valid until the next call.
+  // step: 0 .. per_epoch() - 1. An epoch's order is made on the device (kernels/ops/shuffle).
+  const int* epoch_batch(Stream& stream, int epoch, int step);
+  // A fresh random batch without repetition, a pure function of (seed, draw).
+  const int* random_batch(Stream& stream, uint64_t draw);
 
  private:
-  std::vector<int> indices_, order_, drawn_;
+  std::vector<int> indices_, drawn_;
+  Memory given_, order_, random_, scratch_;  // on the device: indices_, an epoch's order, a random batch
   int batch_, epoch_ = -1;
   uint64_t seed_;
 };

@@ -1,11 +1,12 @@
 // mini_batches.cpp -- which images are used when: splits, epoch orders and random batches as pure functions
-// of their seeds (Philox streams, Fisher-Yates).
+// of their seeds (Philox streams; Fisher-Yates, and for an epoch's order a sort by random keys).
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <utility>
 
 #include "kernels/core/random.cuh"
+#include "kernels/ops/shuffle.h"
 #include "nas/image_data.h"
 
 namespace lanas {
@@ -43,32 +44,37 @@ std::vector<std::vector<int>> split(uint64_t seed, int total, int count,
   return parts;
 }
 
-MiniBatches::MiniBatches(std::vector<int> indices, int batch, uint64_t seed)
-    : indices_(std::move(indices)), order_(indices_), drawn_(indices_), batch_(batch), seed_(seed) {
+MiniBatches::MiniBatches(Stream& stream, std::vector<int> indices, int batch, uint64_t seed)
+    : indices_(std::move(indices)), drawn_(indices_), batch_(batch), seed_(seed) {
   CHECK(batch >= 1 && size_t(batch) <= indices_.size(), "MiniBatches: batch ", batch, " does not fit ",
         indices_.size(), " images, expected 1 to ", indices_.size());
+  const size_t bytes = indices_.size() * sizeof(int);
+  for (Memory* memory : {&given_, &order_}) *memory = Memory(stream.device(), bytes);
+  random_ = Memory(stream.device(), size_t(batch) * sizeof(int));
+  scratch_ = Memory(stream.device(), shuffle_scratch_bytes(stream, int(indices_.size())));
+  upload(stream, given_.data(), indices_.data(), bytes);
 }
 
-std::span<const int> MiniBatches::epoch_batch(int epoch, int step) {
+const int* MiniBatches::epoch_batch(Stream& stream, int epoch, int step) {
   CHECK(epoch >= 0, "MiniBatches: epoch ", epoch, " is negative");
   CHECK(step >= 0 && step < per_epoch(), "MiniBatches: step ", step, ", expected 0 to ", per_epoch() - 1);
-  if (epoch != epoch_) {
-    order_ = indices_;
-    Random random(seed_, kEpochStream + uint64_t(epoch));
-    random.shuffle(order_);
-    epoch_ = epoch;
-  }
-  return std::span<const int>(order_).subspan(size_t(step) * size_t(batch_), size_t(batch_));
+  auto* order = static_cast<int*>(order_.data());
+  if (epoch != epoch_)
+    shuffle(stream, order, static_cast<const int*>(given_.data()), int(indices_.size()), seed_,
+            kEpochStream + uint64_t(epoch), scratch_.data());
+  epoch_ = epoch;
+  return order + int64_t{step} * batch_;
 }
 
-std::span<const int> MiniBatches::random_batch(uint64_t draw) {
+const int* MiniBatches::random_batch(Stream& stream, uint64_t draw) {
   // the first `batch` steps of a shuffle of the given order
   Random random(seed_, kDrawStream + draw);
   const size_t count = indices_.size();
   std::copy(indices_.begin(), indices_.end(), drawn_.begin());
   for (size_t i = 0; i < size_t(batch_); ++i)
     std::swap(drawn_[i], drawn_[i + random.below(uint32_t(count - i))]);
-  return std::span<const int>(drawn_).first(size_t(batch_));
+  upload(stream, random_.data(), drawn_.data(), size_t(batch_) * sizeof(int));
+  return static_cast<const int*>(random_.data());
 }
 
 }  // namespace lanas

@@ -59,7 +59,7 @@ class Retrain {
           config.validation_fraction, " is not between 0 and 1");
     const auto parts = split(seed_of(config.seed, kSplit), data.train_count(), config.images,
                              {1 - config.validation_fraction, config.validation_fraction});
-    batches_.emplace(parts[0], config.network.batch, seed_of(config.seed, kBatches));
+    batches_.emplace(stream_, parts[0], config.network.batch, seed_of(config.seed, kBatches));
     validation_ = parts[1];
     CHECK(steps_per_epoch() > 0, "retrain: ", parts[0].size(), " images are less than one batch of ",
           config.network.batch);
@@ -112,7 +112,7 @@ class Retrain {
     augment.cutout = config_.cutout;
     augment.seed = seed_of(config_.seed, kAugment);
     loader_.load(stream_, net_.tape.data(net_.images), net_.tape.data(net_.labels),
-                 batches_->epoch_batch(state_.epoch, state_.step), augment, uint64_t(global_step()));
+                 batches_->epoch_batch(stream_, state_.epoch, state_.step), augment, uint64_t(global_step()));
     draw_drop_masks();
     graph_.run(stream_, [this] {
       train_plan_->forward(stream_);

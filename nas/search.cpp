@@ -74,8 +74,8 @@ class Search {
     adam_.emplace(architecture_, config.alpha_lr, config.alpha_beta1, config.alpha_beta2,
                   config.alpha_weight_decay);
     const auto halves = split(seed_of(config.seed, kSplit), data.train_count(), config.images, {0.5, 0.5});
-    weight_batches_.emplace(halves[0], config.supernet.batch, seed_of(config.seed, kWeightBatches));
-    alpha_batches_.emplace(halves[1], config.supernet.batch, seed_of(config.seed, kAlphaBatches));
+    weight_batches_.emplace(stream_, halves[0], config.supernet.batch, seed_of(config.seed, kWeightBatches));
+    alpha_batches_.emplace(stream_, halves[1], config.supernet.batch, seed_of(config.seed, kAlphaBatches));
     validation_ = halves[1];
     if (config.validation_images > 0 && size_t(config.validation_images) < validation_.size())
       validation_.resize(size_t(config.validation_images));
@@ -123,13 +123,13 @@ class Search {
     return augment;
   }
 
-  void load_batch(std::span<const int> indices, uint64_t purpose) {
+  void load_batch(const int* indices, uint64_t purpose) {
     loader_.load(stream_, net_.tape.data(net_.images), net_.tape.data(net_.labels), indices, augment(purpose),
                  uint64_t(global_step()));
   }
 
-  void load_train() { load_batch(weight_batches_->epoch_batch(state_.epoch, state_.step), 0); }
-  void load_valid() { load_batch(alpha_batches_->random_batch(uint64_t(global_step())), 1); }
+  void load_train() { load_batch(weight_batches_->epoch_batch(stream_, state_.epoch, state_.step), 0); }
+  void load_valid() { load_batch(alpha_batches_->random_batch(stream_, uint64_t(global_step())), 1); }
 
   void alpha_step() {
     if (latency_) {

@@ -6,6 +6,9 @@ namespace lanas {
 
 using Json = nlohmann::json;
 
+// How an epoch orders its images: a checkpoint goes on to the same bits only in the order it began with.
+static constexpr const char* kOrder = "sorted by Philox keys";
+
 void run_training(TrainerState& state, Checkpointer& saver, const Training& training) {
   const int64_t steps = int64_t{training.epochs} * training.steps_per_epoch;
   while (state.epoch < training.epochs && !(state.step == 0 && training.finished && training.finished())) {
@@ -36,6 +39,10 @@ TensorFile read_checkpoint(const std::string& path, const std::string& kind, con
   };
   CHECK(text("kind") == kind, path, ": expected a ", kind, " checkpoint, found kind '", text("kind"), "'");
   text("state"), text("history");
+  const auto order = file.metadata.find("order");
+  CHECK(order != file.metadata.end() && order->second == kOrder, path,
+        ": another version wrote it, which orders the images of an epoch differently: expected '", kOrder,
+        "', found ", order == file.metadata.end() ? "nothing" : "'" + order->second + "'", "; start anew");
   const Json found = Json::parse(text("settings"), nullptr, false);
   CHECK(found.is_object(), path, ": its settings are not a JSON object");
   check_same_settings(found, settings, path);
@@ -45,6 +52,7 @@ TensorFile read_checkpoint(const std::string& path, const std::string& kind, con
 void describe_checkpoint(TensorFile& file, const std::string& kind, const Json& settings,
                          const TrainerState& state, const Json& history) {
   file.metadata["kind"] = kind;
+  file.metadata["order"] = kOrder;
   file.metadata["settings"] = settings.dump();
   file.metadata["state"] = state.to_json().dump();
   file.metadata["history"] = history.dump();

@@ -101,6 +101,10 @@ __global__ void augment_kernel(Tensor y, const uint8_t* images, const int* indic
   }
 }
 
+__global__ void gather_labels_kernel(int* labels, const int* all, const int* indices, int batch) {
+  for (const int64_t r : grid_stride(batch)) labels[r] = all[indices[r]];
+}
+
 }  // namespace
 
 void augment_forward(Stream& stream, Tensor y, const uint8_t* images, const int* indices,
@@ -121,6 +125,15 @@ void augment_forward(Stream& stream, Tensor y, const uint8_t* images, const int*
   }
   launch(augment_kernel, grid_blocks(y.pixels(), 128), 128, 0, stream, y, images, indices, config, normalise,
          step);
+}
+
+void gather_labels(Stream& stream, int* labels, const int* all, int count, const int* indices, int batch) {
+  if (stream.device() == Device::cuda)
+    return launch(gather_labels_kernel, grid_blocks(batch, 128), 128, 0, stream, labels, all, indices, batch);
+  for (int r = 0; r < batch; ++r) {
+    CHECK(indices[r] >= 0 && indices[r] < count, "gather_labels: image ", indices[r], " of ", count);
+    labels[r] = all[indices[r]];
+  }
 }
 
 }  // namespace lanas

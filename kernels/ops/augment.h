@@ -27,6 +27,10 @@ struct AugmentConfig {
 void augment_forward(Stream& stream, Tensor y, const uint8_t* images, const int* indices,
                      const AugmentConfig& config, const uint64_t* step);
 
+// labels[r] = all[indices[r]] for r in [0, batch): the labels of the same images, in the stream's memory.
+// Error on the cpu where an index is not in [0, count).
+void gather_labels(Stream& stream, int* labels, const int* all, int count, const int* indices, int batch);
+
 namespace host {
 template <class T>
 void augment_forward(View<T> y, const uint8_t* images, const int* indices, const AugmentConfig& config,

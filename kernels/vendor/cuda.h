@@ -1,6 +1,6 @@
-// cuda.h -- the cuda side of gemm.h and conv2d.h, whose functions check the arguments and come here. Three
-// twins: gemm_cublas.cpp and conv2d_cudnn.cpp, vendor_emulated.cpp (the plain loops of namespace host,
-// recorded and replayed like kernels), and vendor_none.cpp (a build without CUDA).
+// cuda.h -- the cuda side of gemm.h, conv2d.h and ops/shuffle.h, whose functions check the arguments and come
+// here. Three twins: gemm_cublas.cpp, conv2d_cudnn.cpp and sort_cub.cu, vendor_emulated.cpp (the plain loops
+// of namespace host, recorded and replayed like kernels), and vendor_none.cpp (a build without CUDA).
 #pragma once
 
 #include "kernels/core/device.h"
@@ -20,5 +20,10 @@ void conv2d_backward_data(Stream& stream, Tensor dx, Tensor dy, Tensor w, ConvSe
                           void* scratch);
 void conv2d_backward_weights(Stream& stream, Tensor dw, Tensor dy, Tensor x, ConvSettings s, float beta,
                              void* scratch);
+
+// As host::sort_pairs; scratch: sort_pairs_scratch_bytes, 256-byte aligned.
+size_t sort_pairs_scratch_bytes(int count);
+void sort_pairs(Stream& stream, uint32_t* sorted_keys, const uint32_t* keys, int* sorted_values,
+                const int* values, int count, void* scratch, size_t scratch_bytes);
 
 }  // namespace lanas::cuda

@@ -18,5 +18,9 @@ void conv2d_backward_data(Stream&, Tensor, Tensor, Tensor, ConvSettings, float, 
 void conv2d_backward_weights(Stream&, Tensor, Tensor, Tensor, ConvSettings, float, void*) {
   fail("conv2d_backward_weights");
 }
+size_t sort_pairs_scratch_bytes(int) { return 0; }
+void sort_pairs(Stream&, uint32_t*, const uint32_t*, int*, const int*, int, void*, size_t) {
+  fail("sort_pairs");
+}
 
 }  // namespace lanas::cuda

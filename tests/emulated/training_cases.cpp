@@ -1,6 +1,7 @@
-// training_cases.cpp -- cases of the optimisers, of clipping and of augmentation.
+// training_cases.cpp -- cases of the optimisers, of clipping, of augmentation and of shuffling.
 #include "kernels/ops/augment.h"
 #include "kernels/ops/optimizer.h"
+#include "kernels/ops/shuffle.h"
 #include "tests/support/op_case.h"
 
 namespace lanas::test {
@@ -86,6 +87,38 @@ AugmentConfig augmentation(int padding, bool flip, int cutout) {
 const OpCases augment_cases("augment", {augment_case("plain", 2, 5, augmentation(0, false, 0)),
                                         augment_case("crop and flip", 5, 8, augmentation(2, true, 0)),
                                         augment_case("all", 7, 9, augmentation(4, true, 5))});
+
+OpCase labels_case(int batch) {
+  return {join("labels of ", batch), 1, [=](CaseBuilder& b) {
+            std::vector<int> all, first, second;
+            Random random(5);
+            for (int i = 0; i < 9; ++i) all.push_back(int(random.below(10)));
+            for (int r = 0; r < batch; ++r)
+              first.push_back(int(random.below(9))), second.push_back(int(random.below(9)));
+            const int *resident = b.buffer("all", all, all, false),
+                      *indices = b.buffer("indices", first, second, false);
+            int* labels =
+                b.buffer("labels", std::vector<int>(size_t(batch), -1), std::vector<int>(size_t(batch), -1));
+            b.call([=](Stream& stream) { gather_labels(stream, labels, resident, 9, indices, batch); });
+          }};
+}
+const OpCases labels_cases("augment", {labels_case(1), labels_case(300)});
+
+OpCase shuffle_case(int count, uint64_t draw) {
+  return {join(count, " at draw ", draw), 1, [=](CaseBuilder& b) {
+            std::vector<int> first, second;
+            for (int i = 0; i < count; ++i) first.push_back(1000 + i), second.push_back(5 * i);
+            const std::vector<int> nothing(size_t(count), -1);
+            const int* indices = b.buffer("indices", first, second, false);
+            int* order = b.buffer("order", nothing, nothing);
+            const size_t bytes = shuffle_scratch_bytes(Stream(b.tape.device(), 1), count);
+            const std::vector<char> room(bytes);
+            char* scratch = b.buffer("scratch", room, room, false);
+            b.call([=](Stream& stream) { shuffle(stream, order, indices, count, 21, draw, scratch); });
+          }};
+}
+const OpCases shuffle_cases("shuffle", {shuffle_case(1, 0), shuffle_case(7, 1), shuffle_case(1030, 1),
+                                        shuffle_case(1030, uint64_t{0x45504f43} << 32)});
 
 }  // namespace
 }  // namespace lanas::test

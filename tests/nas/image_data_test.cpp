@@ -277,51 +277,63 @@ TEST(Split, Errors) {
   EXPECT_THROW(split(1, 10, 0, {}), Error);
 }
 
-std::vector<int> copied(std::span<const int> batch) { return {batch.begin(), batch.end()}; }
+std::vector<int> epoch_batch(MiniBatches& batches, int epoch, int step) {
+  Stream stream;
+  const int* batch = batches.epoch_batch(stream, epoch, step);
+  return {batch, batch + batches.batch()};
+}
+std::vector<int> random_batch(MiniBatches& batches, uint64_t draw) {
+  Stream stream;
+  const int* batch = batches.random_batch(stream, draw);
+  return {batch, batch + batches.batch()};
+}
 
 TEST(MiniBatches, AnEpochVisitsEachIndexOnceInItsOwnOrder) {
+  Stream stream;
   std::vector<int> indices;
   for (int i = 0; i < 70; ++i) indices.push_back(1000 + 3 * i);
-  MiniBatches batches(indices, 16, 9);
+  MiniBatches batches(stream, indices, 16, 9);
   ASSERT_EQ(batches.per_epoch(), 4);
   std::set<int> seen;
   std::vector<std::vector<int>> first_epoch;
   for (int step = 0; step < 4; ++step) {
-    first_epoch.push_back(copied(batches.epoch_batch(0, step)));
+    first_epoch.push_back(epoch_batch(batches, 0, step));
     EXPECT_EQ(first_epoch.back().size(), 16u);
     seen.insert(first_epoch.back().begin(), first_epoch.back().end());
   }
   EXPECT_EQ(seen.size(), 64u);
   for (int index : seen) EXPECT_TRUE(index >= 1000 && index <= 1207 && (index - 1000) % 3 == 0);
-  EXPECT_NE(copied(batches.epoch_batch(1, 0)), first_epoch[0]);
-  EXPECT_EQ(copied(batches.epoch_batch(0, 2)), first_epoch[2]);  // back again: nothing is carried over
-  MiniBatches resumed(indices, 16, 9);
-  EXPECT_EQ(copied(resumed.epoch_batch(5, 3)), copied(batches.epoch_batch(5, 3)));
-  MiniBatches other(indices, 16, 10);
-  EXPECT_NE(copied(other.epoch_batch(0, 0)), first_epoch[0]);
+  EXPECT_NE(epoch_batch(batches, 1, 0), first_epoch[0]);
+  EXPECT_EQ(epoch_batch(batches, 0, 2), first_epoch[2]);  // back again: nothing is carried over
+  MiniBatches resumed(stream, indices, 16, 9);
+  EXPECT_EQ(epoch_batch(resumed, 5, 3), epoch_batch(batches, 5, 3));
+  MiniBatches other(stream, indices, 16, 10);
+  EXPECT_NE(epoch_batch(other, 0, 0), first_epoch[0]);
 }
 
 TEST(MiniBatches, RandomBatchesAreFreshDistinctAndPure) {
+  Stream stream;
   std::vector<int> indices;
   for (int i = 0; i < 50; ++i) indices.push_back(i);
-  MiniBatches batches(indices, 8, 9), again(indices, 8, 9);
+  MiniBatches batches(stream, indices, 8, 9), again(stream, indices, 8, 9);
   std::vector<int> times(50);
   for (uint64_t draw = 0; draw < 2000; ++draw) {
-    const auto batch = copied(batches.random_batch(draw));
+    const auto batch = random_batch(batches, draw);
     EXPECT_EQ(std::set<int>(batch.begin(), batch.end()).size(), 8u);
     for (int index : batch) ++times[size_t(index)];
   }
   for (int count : times) EXPECT_NEAR(count, 320, 5 * std::sqrt(320.0));
-  EXPECT_EQ(copied(again.random_batch(1999)), copied(batches.random_batch(1999)));
-  EXPECT_NE(copied(batches.random_batch(1)), copied(batches.random_batch(2)));
+  EXPECT_EQ(random_batch(again, 1999), random_batch(batches, 1999));
+  EXPECT_NE(random_batch(batches, 1), random_batch(batches, 2));
 }
 
 TEST(MiniBatches, Errors) {
-  EXPECT_THROW(MiniBatches({1, 2, 3}, 4, 0), Error);
-  EXPECT_THROW(MiniBatches({1, 2, 3}, 0, 0), Error);
-  MiniBatches batches({1, 2, 3}, 2, 0);
-  EXPECT_THROW(batches.epoch_batch(0, 1), Error);
-  EXPECT_THROW(batches.epoch_batch(-1, 0), Error);
+  Stream stream;
+  EXPECT_THROW(MiniBatches(stream, {1, 2, 3}, 4, 0), Error);
+  EXPECT_THROW(MiniBatches(stream, {1, 2, 3}, 0, 0), Error);
+  MiniBatches batches(stream, {1, 2, 3}, 2, 0);
+  EXPECT_THROW(batches.epoch_batch(stream, 0, 1), Error);
+  EXPECT_THROW(batches.epoch_batch(stream, -1, 0), Error);
 }
 
 }  // namespace
