@@ -5,6 +5,7 @@
 #include "kernels/ops/separable_conv_cpu.h"
 
 #include <cmath>
+#include <vector>
 
 #include "kernels/ops/separable_conv_plan.h"
 
@@ -27,11 +28,13 @@ size_t depthwise_table_size(const Plan& plan) {
   return size_t(plan.k) * plan.k * std::lcm(plan.x.c, kMaxLanes);
 }
 
-void fill_depthwise_table(float* table, const Plan& plan, bool flipped) {
-  const int taps = plan.k * plan.k, c = plan.x.c;
+namespace {
+
+// taps: the weights of the channels, for each tap of the table.
+void fill_taps(float* table, const Plan& plan, const std::vector<const float*>& taps) {
+  const int c = plan.x.c;
   for (int phase = 0; phase < plan.period; ++phase)
-    for (int tap = 0; tap < taps; ++tap) {
-      const float* weights = plan.op.depthwise.pixel(flipped ? taps - 1 - tap : tap);
+    for (const float* weights : taps) {
       if (c % plan.lanes == 0) {
         table = std::copy_n(weights + phase * plan.lanes, plan.lanes, table);
         continue;
@@ -41,6 +44,25 @@ void fill_depthwise_table(float* table, const Plan& plan, bool flipped) {
         channel = channel + 1 == c ? 0 : channel + 1;
       }
     }
+}
+
+}  // namespace
+
+void fill_depthwise_table(float* table, const Plan& plan) {
+  std::vector<const float*> taps;
+  for (int tap = 0; tap < plan.k * plan.k; ++tap) taps.push_back(plan.op.depthwise.pixel(tap));
+  fill_taps(table, plan, taps);
+}
+
+void fill_flipped_table(float* table, const Plan& plan, const Lattice& lattice, int parity_y, int parity_x,
+                        const float* zeros) {
+  std::vector<const float*> taps;
+  for (int y = lattice.taps - 1; y >= 0; --y)
+    for (int x = lattice.taps - 1; x >= 0; --x) {
+      const int ky = parity_y + lattice.phases * y, kx = parity_x + lattice.phases * x;
+      taps.push_back(ky < plan.k && kx < plan.k ? plan.op.depthwise.pixel(ky * plan.k + kx) : zeros);
+    }
+  fill_taps(table, plan, taps);
 }
 
 size_t pointwise_table_size(const Plan& plan) {
@@ -248,7 +270,7 @@ __attribute__((flatten)) void forward_base(const Forward& f, int thread, int thr
 void run(Forward& f, const float* bias) {
   const Plan& plan = f.plan;
   f.norm.fill(plan, true);
-  if (plan.op.has_depthwise()) fill_depthwise_table(f.depthwise, plan, false);
+  if (plan.op.has_depthwise()) fill_depthwise_table(f.depthwise, plan);
   fill_pointwise_table(f.pointwise, plan, false);
   for (int j = 0; j < plan.cout_pad; ++j) {
     const int channel = plan.flat ? j % plan.y.c : j;

@@ -1,7 +1,8 @@
 // separable_conv_cpu_backward.cpp -- backward of separable_conv in vectors, one image per thread at a time.
 // Four rows at a time: the depthwise result d again, dp += dy^T d, dd = dy p into a padded buffer, and
-// dw += dd z; then dz is the stencil with flipped weights over dd (spread out by the stride), masked by the
-// ReLU. Behind a norm dz is stored, its sums are taken, and a second pass writes dx = a dz + b x + c.
+// dw += dd z; then dz is a stencil with flipped weights over dd, masked by the ReLU: at stride 2 one for each
+// parity of rows and columns, so that no zeros stand between the rows (Lattice). Behind a norm dz is stored,
+// its sums are taken, and a second pass writes dx = a dz + b x + c.
 // Weight gradients go to double per image and thread and are added in the order of the threads.
 #include <cmath>
 
@@ -13,29 +14,34 @@ namespace {
 
 struct Backward {
   Plan plan;
+  Lattice lattice;
   SeparableConvGradient<float> gradient;
   Tensor dy, x;
   bool want_dp, want_dw, want_dz;
   Tensor dz;  // behind a norm: where dz waits for its sums; dx itself where that may be overwritten
   NormTable norm, xhat, dx_table;  // dx_table: scale and shift of x; a: factor of dz
-  float *dx_factor, *depthwise, *flipped, *pointwise, *zeros;
-  double* norm_sums;  // [n][2][lanes repeating the channels]: of dz and dz xhat
-  int lanes_c;        // floats after which channels repeat, for whole vectors
-  int wide_pitch, wide_rows;
+  float *dx_factor, *depthwise, *pointwise, *zeros;
+  float* flipped[2][2];  // of the parities of rows and columns
+  double* norm_sums;     // [n][2][lanes repeating the channels]: of dz and dz xhat
+  int lanes_c;           // floats after which channels repeat, for whole vectors
+  int wide_pitch, wide_rows, x_pitch;
   char* threads_base;
   size_t thread_bytes;
   int threads_used = 1;
 
   Backward(const SeparableConv<float>& op, Shape x_shape, int threads, Carver& carver)
-      : plan(op, x_shape, lanes_of(cpu_isa())) {
+      : plan(op, x_shape, lanes_of(cpu_isa())), lattice(plan) {
     const size_t most = size_t(std::lcm(x_shape.c, kMaxLanes));
     lanes_c = plan.period * plan.lanes;
-    wide_pitch = round_up((x_shape.w + 2 * plan.pad) * x_shape.c, kMaxLanes) + kMaxLanes;
-    wide_rows = x_shape.h + 2 * plan.pad;
+    const auto wide = [&](int size) { return lattice.margin + (size - 1 + plan.pad) / op.stride + 1; };
+    wide_pitch = round_up(wide(x_shape.w) * x_shape.c, kMaxLanes) + kMaxLanes;
+    wide_rows = wide(x_shape.h);
+    x_pitch = round_up(x_shape.w * x_shape.c, kMaxLanes);
     norm.carve(carver, plan), xhat.carve(carver, plan), dx_table.carve(carver, plan);
     dx_factor = carver.take<float>(most);
     depthwise = carver.take<float>(depthwise_table_size(plan));
-    flipped = carver.take<float>(depthwise_table_size(plan));
+    for (auto& row : flipped)
+      for (float*& table : row) table = carver.take<float>(depthwise_table_size(plan));
     pointwise = carver.take<float>(pointwise_table_size(plan));
     zeros = carver.take<float>(size_t(round_up(x_shape.c, kMaxLanes)));
     norm_sums = carver.take<double>(size_t(x_shape.n) * 2 * most);
@@ -51,7 +57,7 @@ struct Backward {
   struct Thread {
     double *dp_sum, *dw_sum;                            // of this thread's images
     float *dp, *dw, *norm_sums;                         // of one image
-    float *padded, *wide, *d, *dd, *dy, *rows, *z, *x;  // wide: dd with zeros around and between
+    float *padded, *wide, *d, *dd, *dy, *rows, *z, *x;  // wide: dd with zeros around
     Thread(const Backward& b, Carver& carver) {
       const Plan& plan = b.plan;
       const size_t cout = size_t(round_up(plan.y.c, kMaxLanes)), cin = size_t(round_up(plan.x.c, kMaxLanes));
@@ -64,8 +70,8 @@ struct Backward {
       wide = carver.take<float>(size_t(b.wide_rows) * b.wide_pitch);
       d = carver.take<float>(4 * size_t(plan.d_pitch)), dd = carver.take<float>(4 * size_t(plan.d_pitch));
       dy = carver.take<float>(4 * row * cout);
-      rows = carver.take<float>(4 * std::max(row * cin, size_t(b.wide_pitch)));
-      z = carver.take<float>(size_t(b.wide_pitch)), x = carver.take<float>(size_t(b.wide_pitch));
+      rows = carver.take<float>(4 * std::max({row * cin, size_t(b.wide_pitch), size_t(b.x_pitch)}));
+      z = carver.take<float>(size_t(b.x_pitch)), x = carver.take<float>(size_t(b.x_pitch));
     }
   };
 };
@@ -141,31 +147,34 @@ LANAS_INLINE void finish_vectors(float* to, float beta, const float* dz, const f
   }
 }
 
-// What becomes of a row of dz before the mask, which has room for whole vectors: z is relu(normalise(x))
-// there, or null to compute it. Without norm it goes to dx, else to where it waits for its sums.
+// What becomes of a row of dz before the mask, of x's pixels from (iy, ix) on in steps of `step`; it has room
+// for whole vectors: z is relu(normalise(x)) there, or null to compute it. Without norm it goes to dx, else
+// to where it waits for its sums.
 template <int W>
 LANAS_INLINE void finish_row(const Backward& b, const Backward::Thread& t, float* dz, const float* z, int n,
-                             int iy) {
+                             int iy, int ix, int step) {
   const Plan& plan = b.plan;
   const bool relu = plan.op.relu, norm = bool(plan.op.norm), affine = norm && plan.op.norm.gamma;
-  const int c = plan.x.c, width = plan.x.w, size = width * c, vectors = (size + W - 1) / W;
+  const int c = plan.x.c, width = (plan.x.w - ix + step - 1) / step, size = width * c,
+            vectors = (size + W - 1) / W;
   const Tensor out = norm ? b.dz : b.gradient.dx;
   const float beta = norm ? 0.0f : b.gradient.beta_dx;
-  const bool whole = size % W == 0, direct = b.gradient.dx && out.packed() && whole;
+  const int x_stride = step * b.x.stride, out_stride = step * out.stride;
+  const bool whole = size % W == 0, direct = b.gradient.dx && out_stride == c && whole;
   if (!whole) std::fill_n(dz + size, vectors * W - size, 0.0f);
-  const float* x = b.x.at(n, iy, 0);
+  const float* x = b.x.at(n, iy, ix);
   if (!z && (relu || (norm && !affine))) {
-    activate_row<W>(t.z, x, b.x.stride, width, c, b.norm.scale, b.norm.shift, plan.period, relu);
+    activate_row<W>(t.z, x, x_stride, width, c, b.norm.scale, b.norm.shift, plan.period, relu);
     z = t.z;
   }
-  if (affine && (!b.x.packed() || !whole)) {
-    copy_pixels<W>(t.x, c, x, b.x.stride, width, c);
+  if (affine && (x_stride != c || !whole)) {
+    copy_pixels<W>(t.x, c, x, x_stride, width, c);
     x = t.x;
   }
   if (!affine) x = z;  // without gamma z is xhat wherever dz is not zero
-  finish_vectors<W>(direct ? out.at(n, iy, 0) : dz, direct ? beta : 0.0f, dz, relu ? z : nullptr, vectors,
+  finish_vectors<W>(direct ? out.at(n, iy, ix) : dz, direct ? beta : 0.0f, dz, relu ? z : nullptr, vectors,
                     plan.period, norm ? t.norm_sums : nullptr, x, affine ? &b.xhat : nullptr);
-  if (!direct && b.gradient.dx) copy_pixels<W>(out.at(n, iy, 0), out.stride, dz, c, width, c, beta);
+  if (!direct && b.gradient.dx) copy_pixels<W>(out.at(n, iy, ix), out_stride, dz, c, width, c, beta);
 }
 
 // dd, and with it everything but dz, of one tile of output rows.
@@ -179,8 +188,8 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
   for (int r = 0; r < 4; ++r) {
     d.row[r] = t.d + r * plan.d_pitch;
     dd.row[r] = t.dd + r * plan.d_pitch;
-    if (depthwise && stride == 1)
-      dd.row[r] = t.wide + (o + r * plan.step + plan.pad) * b.wide_pitch + plan.pad * c;
+    if (depthwise)
+      dd.row[r] = t.wide + (o + r * plan.step + b.lattice.margin) * b.wide_pitch + b.lattice.margin * c;
   }
   const StencilShape shape = plan.stencil_shape();
   if (depthwise && b.want_dp)
@@ -197,23 +206,52 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
     with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
       stencil_gradient<W, k, jump, count>(t.dw, dd.row, in, shape);
     });
-  if (!b.want_dz) return;
-  for (int r = 0; r < rows; ++r) {
-    const int oy = o + r * plan.step;
-    if (stride == 2)
-      copy_pixels<W>(
-          t.wide + (oy * 2 + plan.op.offset + plan.pad) * b.wide_pitch + (plan.pad + plan.op.offset) * c,
-          2 * c, dd.row[r], c, plan.y.w, c);
-    else if (!depthwise)
-      finish_row<W>(b, t, dd.row[r], d.row[r], n, oy);
-  }
+  if (!b.want_dz || depthwise) return;
+  for (int r = 0; r < rows; ++r)
+    finish_row<W>(b, t, dd.row[r], d.row[r], n, (o + r) * stride + plan.op.offset, plan.op.offset, stride);
+}
+
+// dz of the pixels of one image whose rows and columns have these parities, from its dd.
+template <int W>
+LANAS_INLINE void input_gradient(const Backward& b, const Backward::Thread& t, int n, int parity_y,
+                                 int parity_x) {
+  const Plan& plan = b.plan;
+  const Lattice& l = b.lattice;
+  const int c = plan.x.c, stride = plan.op.stride;
+  // First row and column of x, and the pixels of the padded dd where their stencils begin.
+  const auto first = [&](int parity) { return (parity + plan.pad) % stride; };
+  const auto begin = [&](int parity) {
+    return (first(parity) + plan.pad - parity * l.spacing) / stride - (l.taps - 1) * l.spacing + l.margin;
+  };
+  const int iy = first(parity_y), ix = first(parity_x);
+  const int height = (plan.x.h - iy + stride - 1) / stride, width = (plan.x.w - ix + stride - 1) / stride;
+  int column[kMaxKernel];
+  for (int kx = 0; kx < l.taps; ++kx) column[kx] = kx * l.spacing * c;
+  const StencilShape shape{l.taps, (width * c + W - 1) / W, plan.period, ptrdiff_t(l.spacing) * b.wide_pitch,
+                           column};
+  const float* from = t.wide + begin(parity_y) * b.wide_pitch + begin(parity_x) * c;
+  const float* activated = t.padded + parity_x * plan.plane + (ix + plan.pad) / stride * c;
+  float* dz[4];
+  for (int r = 0; r < 4; ++r) dz[r] = t.rows + ptrdiff_t(r) * b.wide_pitch;
+  for_tiles(0, height, l.spacing, [&](int o, int rows) LANAS_LAMBDA {
+    with_constants<W>(l.taps, 1, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
+      stencil<W, k, jump, count>(dz, from + o * b.wide_pitch, b.flipped[parity_y][parity_x], shape);
+    });
+    for (int r = 0; r < rows; ++r) {
+      const int y = iy + (o + r * l.spacing) * stride;
+      finish_row<W>(b, t, dz[r], activated + (y + plan.pad) * plan.pitch, n, y, ix, stride);
+    }
+  });
 }
 
 template <int W>
 LANAS_INLINE void backward_image(const Backward& b, const Backward::Thread& t, int n) {
   const Plan& plan = b.plan;
   const bool depthwise = plan.op.has_depthwise();
-  const int c = plan.x.c;
+  const Tensor out = plan.op.norm ? b.dz : b.gradient.dx;
+  if (b.lattice.phases < plan.op.stride && b.gradient.dx && (plan.op.norm || b.gradient.beta_dx == 0))
+    for (int p = 0; p < plan.x.h * plan.x.w; ++p)  // most pixels take no part
+      std::fill_n(out.at(n, 0, 0) + ptrdiff_t(p) * out.stride, plan.x.c, 0.0f);
   if (depthwise) pack_rows<W>(t.padded, plan, b.x, n, 0, plan.y.h, b.norm);
   int done = 0;
   for_tiles(0, plan.y.h, plan.step, [&](int o, int rows) LANAS_LAMBDA {
@@ -221,30 +259,12 @@ LANAS_INLINE void backward_image(const Backward& b, const Backward::Thread& t, i
     const int from = done * plan.x.h / plan.y.h, to = (done + rows) * plan.x.h / plan.y.h;
     prefetch_rows<false>(b.x, n + 1, from, to);
     prefetch_rows<false>(b.dy, n + 1, done, done + rows);
-    prefetch_rows<true>(plan.op.norm ? b.dz : b.gradient.dx, n + 1, from, to);
+    prefetch_rows<true>(out, n + 1, from, to);
     done += rows;
   });
-  if (!b.want_dz || (!depthwise && plan.op.stride == 1)) return;
-  int column[kMaxKernel];
-  for (int kx = 0; kx < plan.k; ++kx) column[kx] = kx * plan.op.dilation * c;
-  const StencilShape shape{plan.k, (plan.x.w * c + W - 1) / W, plan.period,
-                           ptrdiff_t(plan.op.dilation) * b.wide_pitch, column};
-  const int step = depthwise ? plan.op.dilation : 1;
-  for_tiles(0, plan.x.h, step, [&](int o, int rows) LANAS_LAMBDA {
-    float* dz[4];
-    for (int r = 0; r < 4; ++r)
-      dz[r] = depthwise ? t.rows + ptrdiff_t(r) * b.wide_pitch : t.wide + (o + r) * b.wide_pitch;
-    if (depthwise)
-      with_constants<W>(plan.k, 1, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
-        stencil<W, k, jump, count>(dz, t.wide + o * b.wide_pitch, b.flipped, shape);
-      });
-    for (int r = 0; r < rows; ++r) {
-      const int iy = o + r * step;
-      const bool ready = depthwise && plan.op.stride == 1;
-      finish_row<W>(b, t, dz[r], ready ? t.padded + (iy + plan.pad) * plan.pitch + plan.pad * c : nullptr, n,
-                    iy);
-    }
-  });
+  if (!b.want_dz || !depthwise) return;
+  for (int y = 0; y < b.lattice.phases; ++y)
+    for (int x = 0; x < b.lattice.phases; ++x) input_gradient<W>(b, t, n, y, x);
 }
 
 // sum += part, part = 0.
@@ -407,12 +427,14 @@ void separable_conv_backward(const SeparableConv<float>& op, const SeparableConv
   if (!b.want_dp && !b.want_dw && !b.want_dz) return;
   if (op.norm && gradient.dx && gradient.beta_dx == 0) b.dz = gradient.dx;
   b.norm.fill(b.plan, true), b.xhat.fill(b.plan, false);
+  std::fill_n(b.zeros, b.plan.cin_pad, 0.0f);
   if (op.has_depthwise()) {
-    fill_depthwise_table(b.depthwise, b.plan, false);
-    fill_depthwise_table(b.flipped, b.plan, true);
+    fill_depthwise_table(b.depthwise, b.plan);
+    for (int y = 0; y < b.lattice.phases; ++y)
+      for (int x = 0; x < b.lattice.phases; ++x)
+        fill_flipped_table(b.flipped[y][x], b.plan, b.lattice, y, x, b.zeros);
   }
   fill_pointwise_table(b.pointwise, b.plan, true);
-  std::fill_n(b.zeros, b.plan.cin_pad, 0.0f);
   run(b, false);
   weight_gradients(b);
   if (!op.norm || !b.want_dz) return;

@@ -55,10 +55,26 @@ struct Plan {
     cout_pad = flat ? lanes : round_up(y.c, channel_multiple(lanes));
   }
 
+  // At stride 2 and an even dilation only even rows and columns of the padded input are read.
+  int planes() const { return op.dilation % 2 == 0 || k == 1 ? 1 : op.stride; }
   int padded_rows() const { return op.has_depthwise() ? x.h + 2 * pad + op.stride : 0; }
   int d_vectors() const { return (y.w * x.c + lanes - 1) / lanes; }
   StencilShape stencil_shape() const {
     return {k, d_vectors(), period, ptrdiff_t(op.dilation) * pitch, column};
+  }
+};
+
+// The gradient of x over that of the depthwise result, dd, with zeros around: pixel i of x takes those of dd
+// at (i + pad - dilation*t) / stride for taps t where that is whole. At stride 2 and an odd dilation these
+// are every second t, beginning with the parity of i + pad; at an even one only even i + pad have any.
+struct Lattice {
+  int phases;         // parities of i + pad that have a gradient
+  int taps, spacing;  // of the pixels of dd for one of x along an axis
+  int margin;         // zeros before dd
+  explicit Lattice(const Plan& plan) : phases(plan.planes()), taps(plan.k), spacing(plan.op.dilation) {
+    if (phases == 2) taps = (plan.k + 1) / 2;
+    if (phases < plan.op.stride) spacing = (spacing + 1) / 2;
+    margin = (taps - 1) * spacing - (plan.pad - (phases - 1) * spacing) / plan.op.stride;
   }
 };
 
@@ -92,7 +108,10 @@ struct NormTable {
 
 // Weights spread over lanes: sizes do not depend on the instruction set.
 size_t depthwise_table_size(const Plan& plan);
-void fill_depthwise_table(float* table, const Plan& plan, bool flipped);
+void fill_depthwise_table(float* table, const Plan& plan);
+// The kernel in reverse order, of it what x's rows and columns of these parities need; zeros: [c].
+void fill_flipped_table(float* table, const Plan& plan, const Lattice& lattice, int parity_y, int parity_x,
+                        const float* zeros);
 // [depth][width]: w[i][j] is the weight from channel i of the input to channel j of the output; backward:
 // from y's channels to x's.
 size_t pointwise_table_size(const Plan& plan);
@@ -102,7 +121,7 @@ void fill_pointwise_table(float* table, const Plan& plan, bool backward);
 template <int W>
 LANAS_INLINE void pack_row(float* row, const Plan& plan, Tensor x, int n, int iy, const NormTable& norm) {
   const int stride = plan.op.stride, shift = stride - 1;  // x / stride == x >> shift
-  for (int parity = 0; parity < stride; ++parity) {
+  for (int parity = 0; parity < plan.planes(); ++parity) {
     const int first = (parity + plan.pad) & shift;  // first column of x in this plane
     float* to = row + parity * plan.plane + ((first + plan.pad) >> shift) * x.c;
     activate_row<W>(to, x.at(n, iy, first), ptrdiff_t(x.stride) * stride, (x.w - first + stride - 1) / stride,
@@ -128,6 +147,7 @@ LANAS_INLINE void pack_rows(float* padded, const Plan& plan, Tensor x, int n, in
   for (int r = first; r <= last; ++r) {
     float* row = padded + ptrdiff_t(r - first) * plan.pitch;
     const int iy = r - plan.pad;
+    if (r % plan.op.stride >= plan.planes()) continue;
     if (iy < 0 || iy >= x.h)
       std::fill_n(row, plan.pitch, 0.0f);
     else

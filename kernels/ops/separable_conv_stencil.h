@@ -117,6 +117,7 @@ LANAS_INLINE void with_constants(int k, int step, int rows, F&& f) {
     if (rows == 1) return f(any, jump, std::integral_constant<int, 1>());
     constexpr std::integral_constant<int, 4> four;
     if constexpr (W > 4) {
+      if (k == 2) return f(std::integral_constant<int, 2>(), jump, four);
       if (k == 3) return f(std::integral_constant<int, 3>(), jump, four);
       if (k == 5) return f(std::integral_constant<int, 5>(), jump, four);
     }

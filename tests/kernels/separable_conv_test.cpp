@@ -245,6 +245,11 @@ std::vector<Case> float_cases() {
   cases.push_back({2, 9, 8, 8, 7, 1, 1, Norm::plain});
   cases.push_back({2, 13, 4, 4, 9, 1, 1});
   cases.push_back({2, 9, 4, 4, 3, 2, 3});
+  cases.push_back({2, 8, 8, 8, 5, 2, 1, Norm::affine, 1});
+  cases.push_back({2, 16, 4, 4, 5, 2, 2, Norm::plain});
+  cases.push_back({2, 8, 4, 4, 7, 2, 1});
+  cases.push_back({9, 1, 4, 4, 3, 2, 1});
+  cases.push_back({3, 6, 4, 4, 1, 2, 3});
   cases.push_back({1, 11, 4, 4, 3, 1, 3, Norm::affine, 0, 0, 0, false});
   return cases;
 }
