@@ -211,7 +211,8 @@ LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int 
     for (int r = 0; tail && r < rows; ++r) std::fill_n(d.row[r] + plan.y.w * plan.x.c, tail, 0.0f);
     pointwise_rows<W, STATS>(f, t, d, n, o);
     if (STATS) {  // training goes through a batch
-      prefetch_rows<false>(f.x, n + 1, done * plan.x.h / plan.y.h, (done + rows) * plan.x.h / plan.y.h);
+      prefetch_rows<false>(f.x, n + 1, done * plan.op.stride, (done + rows) * plan.op.stride, plan.spread(),
+                           plan.op.offset);
       prefetch_rows<true>(f.y, n + 1, done, done + rows);
       done += rows;
     }

@@ -249,17 +249,18 @@ LANAS_INLINE void backward_image(const Backward& b, const Backward::Thread& t, i
   const Plan& plan = b.plan;
   const bool depthwise = plan.op.has_depthwise();
   const Tensor out = plan.op.norm ? b.dz : b.gradient.dx;
-  if (b.lattice.phases < plan.op.stride && b.gradient.dx && (plan.op.norm || b.gradient.beta_dx == 0))
+  const bool fill = plan.spread() > 1 && b.gradient.dx && (plan.op.norm || b.gradient.beta_dx == 0);
+  if (fill)
     for (int p = 0; p < plan.x.h * plan.x.w; ++p)  // most pixels take no part
       std::fill_n(out.at(n, 0, 0) + ptrdiff_t(p) * out.stride, plan.x.c, 0.0f);
   if (depthwise) pack_rows<W>(t.padded, plan, b.x, n, 0, plan.y.h, b.norm);
   int done = 0;
   for_tiles(0, plan.y.h, plan.step, [&](int o, int rows) LANAS_LAMBDA {
     backward_tile<W>(b, t, n, o, rows);
-    const int from = done * plan.x.h / plan.y.h, to = (done + rows) * plan.x.h / plan.y.h;
-    prefetch_rows<false>(b.x, n + 1, from, to);
+    const int from = done * plan.op.stride, to = (done + rows) * plan.op.stride;
+    prefetch_rows<false>(b.x, n + 1, from, to, plan.spread(), plan.op.offset);
     prefetch_rows<false>(b.dy, n + 1, done, done + rows);
-    prefetch_rows<true>(out, n + 1, from, to);
+    prefetch_rows<true>(out, n + 1, from, to, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);
     done += rows;
   });
   if (!b.want_dz || !depthwise) return;

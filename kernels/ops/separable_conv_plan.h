@@ -57,6 +57,8 @@ struct Plan {
 
   // At stride 2 and an even dilation only even rows and columns of the padded input are read.
   int planes() const { return op.dilation % 2 == 0 || k == 1 ? 1 : op.stride; }
+  // Rows and columns of x that are read: every spread()-th from op.offset on.
+  int spread() const { return planes() < op.stride ? op.stride : 1; }
   int padded_rows() const { return op.has_depthwise() ? x.h + 2 * pad + op.stride : 0; }
   int d_vectors() const { return (y.w * x.c + lanes - 1) / lanes; }
   StencilShape stencil_shape() const {
@@ -156,17 +158,20 @@ LANAS_INLINE void pack_rows(float* padded, const Plan& plan, Tensor x, int n, in
 }
 
 // Asks for rows [begin, end) of image n of t, for the thread that works on the image before: slices of
-// channels and short rows are too much for the hardware to foresee.
+// channels and short rows are too much for the hardware to foresee. With `step`, every step-th row and column
+// from `first` on.
 template <bool WRITE>
-LANAS_INLINE void prefetch_rows(Tensor t, int n, int begin, int end) {
+LANAS_INLINE void prefetch_rows(Tensor t, int n, int begin, int end, int step = 1, int first = 0) {
   if (!t || n >= t.n) return;
   constexpr int kLine = 16;  // floats
-  const bool whole_rows = t.stride <= 2 * kLine;
-  const int step = whole_rows ? t.stride * t.w : t.stride, length = whole_rows ? step : t.c;
-  const int runs = whole_rows ? end - begin : t.w * (end - begin);
-  const float* from = t.at(n, begin, 0);
-  for (int r = 0; r < runs; ++r, from += step)
-    for (int i = 0; i < length; i += kLine) __builtin_prefetch(from + i, WRITE, 2);
+  const bool whole_rows = step * t.stride <= 2 * kLine;
+  const int apart = whole_rows ? t.stride * t.w : step * t.stride, length = whole_rows ? apart : t.c;
+  const int runs = whole_rows ? 1 : (t.w - first + step - 1) / step;
+  for (int row = begin + first; row < std::min(end, t.h); row += step) {
+    const float* from = t.at(n, row, whole_rows ? 0 : first);
+    for (int r = 0; r < runs; ++r, from += apart)
+      for (int i = 0; i < length; i += kLine) __builtin_prefetch(from + i, WRITE, 2);
+  }
 }
 
 // Runs body(thread, threads) on every OpenMP thread, or once inside a parallel region.
