@@ -40,15 +40,17 @@ void draw_plot(const std::string& path, const PlotOptions& options, const std::v
   }
   CHECK(!plots.empty(), path, ": nothing to draw");
   if (options.diagonal) plots += ", x with lines dt 2 lc rgb '#8a8a8a' title 'equal'";
+  const bool png = path.ends_with(".png");
   const std::string script =
-      join("set terminal svg noenhanced font 'sans-serif,14' size 640,440 background rgb 'white'\n",
+      join("set terminal ", png ? "pngcairo" : "svg",
+           " noenhanced font 'sans-serif,14' size 640,440 background rgb 'white'\n",
            "set border 3\nset tics nomirror\nset grid lc rgb '#8a8a8a' lw 0.3\nset key tmargin horizontal\n",
            "set offsets graph 0.02, graph 0.02, graph 0.04, graph 0.04\n",
            options.log_x ? "set logscale x 2\n" : "", "set xlabel ", quoted(options.x_label), "\nset ylabel ",
            quoted(options.y_label), "\n", data, plots, "\n");
-  const auto svg = run_filter({"gnuplot", "-d", "-"}, script);
-  CHECK(svg, path, ": gnuplot, which draws the plots, is not installed");
-  replace_file(path, *svg);
+  const auto image = run_filter({"gnuplot", "-d", "-"}, script);
+  CHECK(image, path, ": gnuplot, which draws the plots, is not installed");
+  replace_file(path, *image);
 }
 
 }  // namespace lanas::bench

@@ -1,4 +1,5 @@
-// plot.h -- a line or scatter plot as an SVG file, drawn by gnuplot.
+// plot.h -- a line or scatter plot as an SVG file, drawn by gnuplot; as a PNG where the file's name ends so,
+// for thousands of points.
 #pragma once
 
 #include <string>

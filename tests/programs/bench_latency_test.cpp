@@ -95,6 +95,22 @@ TEST_F(BenchLatency, SamplesAndGoesOn) {
   refuse_bench(words + Words{"--shard", "1/2x"}, {"--shard", "1/2x"});
 }
 
+TEST_F(BenchLatency, SamplesByVisits) {
+  const Words words =
+      tiny("sample") + Words{"--out",       "v.csv", "--count",          "4", "--stretch", "4",
+                             "--max-redos", "1",     "--max-redo-share", "1", "--max-ms",  "2",
+                             "--visits",    "2"};
+  const Json json = measure(words);
+  EXPECT_EQ(json["architectures"], 4);
+  EXPECT_EQ(json["visits"], 2);
+  EXPECT_GE(json["measured_per_row"], 2);
+  EXPECT_LE(json["measured_per_row"], 3);
+  EXPECT_TRUE(json["noise_median"].is_number());
+  refuse_bench(tiny("sample") + Words{"--out", "v.csv"}, {"v.csv", "visits"});
+  refuse_bench(words + Words{"--visits", "0"}, {"--visits"});
+  refuse_bench(words + Words{"--max-redo-share", "-1"}, {"--max-redo-share"});
+}
+
 TEST_F(BenchLatency, TellsTheDistributionAndCompares) {
   const Words words =
       tiny("network") + Words{"--genotype", "DARTS_V2", "--batches", "1,2", "--repeats", "20"};
