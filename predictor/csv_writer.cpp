@@ -118,8 +118,12 @@ void CsvWriter::check_head(const std::string& text, const std::vector<std::strin
     CHECK(table.note(key) == value, path_, ": refuses to append: it holds ", key, "=", table.note(key),
           ", expected ", key, "=", value);
   }
-  CHECK(table.notes().size() == notes.size(), path_, ": refuses to append: it has ", table.notes().size(),
-        " notes, expected ", notes.size());
+  for (const auto& [key, value] : table.notes()) {
+    const auto same = [&key = key](const auto& note) { return note.first == key; };
+    CHECK(std::any_of(notes.begin(), notes.end(), same), path_, ": refuses to append: it states ", key, "=",
+          value, ", which is not expected");
+  }
+  CHECK(table.notes().size() == notes.size(), path_, ": refuses to append: it states a note twice");
   CHECK(table.columns() == header, path_, ": refuses to append: its columns are ", list(table.columns()),
         ", expected ", list(header));
 }

@@ -97,7 +97,8 @@ TEST_F(CsvTest, RefusesAnotherHeaderOrNotes) {
             path_ + ": refuses to append: it holds threads=1, expected threads=2");
   EXPECT_EQ(refusal(kHeader, {{"device", "cpu"}, {"threads", "1"}, {"batch", "8"}}),
             path_ + ": refuses to append: it does not state batch, expected batch=8");
-  EXPECT_EQ(refusal(kHeader, {{"device", "cpu"}}), path_ + ": refuses to append: it has 2 notes, expected 1");
+  EXPECT_EQ(refusal(kHeader, {{"device", "cpu"}}),
+            path_ + ": refuses to append: it states threads=1, which is not expected");
   EXPECT_EQ(content(), before);
   write("something else entirely");
   EXPECT_NE(refusal(kHeader, kNotes), "no error");
