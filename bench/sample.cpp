@@ -35,6 +35,9 @@ struct SampleCommand {
     sub->add_option("--max-redos", config.max_redos, "how often at most")->capture_default_str();
     sub->add_option("--max-redo-share", config.max_redo_share, "of all stretches, for all together")
         ->capture_default_str();
+    sub->add_option("--max-wait-share", config.max_wait_share,
+                    "with --visits: waiting for a slow machine, as a share of the time spent measuring")
+        ->capture_default_str();
     sub->add_option(
            "--visits", config.visits,
            "above 1: every row is measured in so many rounds and in further ones, --max-redos at most, until "
@@ -63,6 +66,7 @@ struct SampleCommand {
     check_range("--visits", config.visits, 1, 1000);
     CHECK(config.tolerance > 0 && config.tolerance < 1,
           "--tolerance: expected more than 0 and less than 1, found ", config.tolerance);
+    CHECK(config.max_wait_share >= 0, "--max-wait-share: expected at least 0, found ", config.max_wait_share);
     CHECK(config.max_redo_share >= 0, "--max-redo-share: expected at least 0, found ", config.max_redo_share);
     CHECK(config.latency.max_total_ms > 0, "--max-ms: expected more than 0, found ",
           config.latency.max_total_ms);

@@ -48,7 +48,8 @@ void check_config(const CampaignConfig& c) {
   CHECK(c.count >= 1 && c.stretch >= 1 && c.max_redos >= 0 && c.second_every >= 1 && c.second_count >= 0,
         "campaign: expected count, stretch and second_every of at least 1, found ", c.count, ", ", c.stretch,
         " and ", c.second_every);
-  CHECK(c.visits >= 1 && c.visits <= 1000 && c.tolerance > 0 && c.tolerance < 1 && c.max_redo_share >= 0,
+  CHECK(c.visits >= 1 && c.visits <= 1000 && c.tolerance > 0 && c.tolerance < 1 && c.max_redo_share >= 0 &&
+            c.max_wait_share >= 0,
         "campaign: expected 1 to 1000 visits, a tolerance between 0 and 1 and a redo share of at least 0, "
         "found ",
         c.visits, ", ", c.tolerance, " and ", c.max_redo_share);
@@ -123,10 +124,9 @@ class Runner {
     const int number = log_.open_round();
     const size_t done = log_.attempt(number, 0).samples.size();
     if (meter_ && plan.hurried && done == 0) std::this_thread::sleep_for(std::chrono::seconds(1));
-    // Waits for a steady machine while that has not cost more than a fifth of the time.
-    if (drift_ > config_.tolerance && waited_ms_ < (now_ms() - start_ms_) / 5) {
-      const double begin = now_ms();
-      wait_until_steady();
+    if (drift_ > config_.tolerance) {
+      const double begin = now_ms(), worked_ms = begin - start_ms_ - waited_ms_;
+      wait_until_steady(config_.max_wait_share * worked_ms - waited_ms_);
       waited_ms_ += now_ms() - begin;
     }
     if (log_.attempt(number, 0).controls.empty())
@@ -205,19 +205,18 @@ class Runner {
     }
   }
 
-  // Before a stretch is measured again: waits until the middle control is back at its reference, a second at
-  // most.
-  void wait_until_steady() {
+  // Waits until the middle control is back at its reference, so long at most.
+  void wait_until_steady(double limit_ms) {
     if (!meter_) return;
-    const double give_up_ms = now_ms() + 1000;
-    while (now_ms() < give_up_ms &&
+    const double give_up_ms = now_ms() + limit_ms;
+    while (now_ms() < give_up_ms && !stop_requested() &&
            std::abs(control_ratio(*meter_, log_.reference_ms(1)) - 1) > config_.tolerance) {
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
   }
 
   void repeat_stretch(int number, int attempt) {
-    wait_until_steady();
+    wait_until_steady(1000);
     const std::vector<CampaignLog::Row> rows = log_.attempt(number, 0).samples;
     for (size_t i = log_.attempt(number, attempt).samples.size(); i < rows.size(); ++i)
       sample(number, attempt, {rows[i].pass, rows[i].measured.index});

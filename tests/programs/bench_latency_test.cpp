@@ -108,6 +108,7 @@ TEST_F(BenchLatency, SamplesByVisits) {
   EXPECT_TRUE(json["noise_median"].is_number());
   refuse_bench(tiny("sample") + Words{"--out", "v.csv"}, {"v.csv", "visits"});
   refuse_bench(words + Words{"--visits", "0"}, {"--visits"});
+  refuse_bench(words + Words{"--max-wait-share", "-1"}, {"--max-wait-share"});
   refuse_bench(words + Words{"--max-redo-share", "-1"}, {"--max-redo-share"});
 }
 
