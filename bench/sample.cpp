@@ -36,7 +36,7 @@ struct SampleCommand {
     sub->add_option("--max-redo-share", config.max_redo_share, "of all stretches, for all together")
         ->capture_default_str();
     sub->add_option("--max-wait-share", config.max_wait_share,
-                    "with --visits: waiting for a slow machine, as a share of the time spent measuring")
+                    "waiting for a slow machine, as a share of the time spent measuring")
         ->capture_default_str();
     sub->add_option(
            "--visits", config.visits,

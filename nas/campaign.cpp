@@ -124,11 +124,7 @@ class Runner {
     const int number = log_.open_round();
     const size_t done = log_.attempt(number, 0).samples.size();
     if (meter_ && plan.hurried && done == 0) std::this_thread::sleep_for(std::chrono::seconds(1));
-    if (drift_ > config_.tolerance) {
-      const double begin = now_ms(), worked_ms = begin - start_ms_ - waited_ms_;
-      wait_until_steady(config_.max_wait_share * worked_ms - waited_ms_);
-      waited_ms_ += now_ms() - begin;
-    }
+    if (drift_ > config_.tolerance) wait_until_steady(std::numeric_limits<double>::infinity());
     if (log_.attempt(number, 0).controls.empty())
       for (const CampaignItem& item : plan.items) {
         const std::vector<CampaignLog::Visit>& visits = log_.visits(item.pass, item.index);
@@ -205,14 +201,17 @@ class Runner {
     }
   }
 
-  // Waits until the middle control is back at its reference, so long at most.
+  // Waits until the middle control is back at its reference: limit_ms at most, and in all the share of the
+  // time spent measuring that may be waited.
   void wait_until_steady(double limit_ms) {
     if (!meter_) return;
-    const double give_up_ms = now_ms() + limit_ms;
+    const double begin_ms = now_ms(), worked_ms = begin_ms - start_ms_ - waited_ms_;
+    const double give_up_ms = begin_ms + std::min(limit_ms, config_.max_wait_share * worked_ms - waited_ms_);
     while (now_ms() < give_up_ms && !stop_requested() &&
            std::abs(control_ratio(*meter_, log_.reference_ms(1)) - 1) > config_.tolerance) {
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
+    waited_ms_ += now_ms() - begin_ms;
   }
 
   void repeat_stretch(int number, int attempt) {

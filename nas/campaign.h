@@ -42,10 +42,10 @@ struct CampaignConfig {
   int max_redos = 2;                     // of one stretch; by visits: further visits of one row
   double max_redo_share = 0.25;  // of all stretches (by visits: of the visits that every row has), and
                                  // at least 2 stretches: then drift is only recorded
-  double max_wait_share = 0.2;  // by visits: waiting for the controls to be back, of the time spent measuring
-  int visits = 1;               // above 1: of every row, before further ones
-  int second_every = 10;        // one architecture in so many is measured twice,
-  int64_t second_count = 50;    // but at least so many of them, or all
+  double max_wait_share = 0.5;   // waiting for the controls to be back, of the time spent measuring
+  int visits = 1;                // above 1: of every row, before further ones
+  int second_every = 10;         // one architecture in so many is measured twice,
+  int64_t second_count = 50;     // but at least so many of them, or all
 
   std::function<Latency(const Genotype&)> measure;  // empty: a LatencyMeter, or count_cost
   std::function<void(const CampaignProgress&)> progress;

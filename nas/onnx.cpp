@@ -48,9 +48,9 @@ ProtoMessage value_info(const std::string& name, const std::vector<int64_t>& dim
 }
 
 // Records nodes of the graph; a value is known by its name, its channels by the caller.
-class Graph {
+class OnnxGraph {
  public:
-  explicit Graph(const ParameterStore& folded) : folded_(folded) {}
+  explicit OnnxGraph(const ParameterStore& folded) : folded_(folded) {}
 
   std::string node(const std::string& op, const std::vector<std::string>& inputs,
                    const std::vector<ProtoMessage>& attributes = {}, const std::string& output = {}) {
@@ -114,7 +114,7 @@ class Graph {
 // The cells of InferenceNetwork (inference.cpp), as nodes.
 class CellWriter {
  public:
-  CellWriter(Graph& graph, const std::string& name, const CellPlace& place)
+  CellWriter(OnnxGraph& graph, const std::string& name, const CellPlace& place)
       : g_(graph), name_(name), place_(place) {}
 
   std::string write(const CellGenotype& genotype, const std::string& input0, const std::string& input1) {
@@ -176,13 +176,13 @@ class CellWriter {
     }
   }
 
-  Graph& g_;
+  OnnxGraph& g_;
   std::string name_;
   CellPlace place_;
 };
 
 // (pixel - mean) / stddev, then the stem's convolutions; the two inputs of the first cell.
-std::pair<std::string, std::string> write_stem(Graph& g, const TrainedNetwork& network) {
+std::pair<std::string, std::string> write_stem(OnnxGraph& g, const TrainedNetwork& network) {
   const std::vector<float> mean(network.mean, network.mean + 3), stddev(network.stddev, network.stddev + 3);
   const std::string centred = g.node("Sub", {"images", g.floats("mean", {3, 1, 1}, mean)});
   const std::string x = g.node("Div", {centred, g.floats("stddev", {3, 1, 1}, stddev)});
@@ -204,7 +204,7 @@ std::string onnx_model(const TrainedNetwork& network) {
   folded.allocate(0);
   inference.fold(network.weights, network.buffers);
 
-  Graph g(folded);
+  OnnxGraph g(folded);
   auto [previous, current] = write_stem(g, network);
   const std::vector<CellPlace> places = cell_places(config.channels, config.layers, config.imagenet());
   for (size_t i = 0; i < places.size(); ++i) {

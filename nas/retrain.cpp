@@ -14,8 +14,8 @@ namespace {
 
 using Json = nlohmann::json;
 
-uint64_t seed_of(uint64_t seed, uint64_t purpose) { return seed * 16 + 8 + purpose; }
-enum : uint64_t { kWeights = 0, kSplit = 1, kBatches = 2, kAugment = 3, kDropPath = 4 };
+enum class RetrainStream : uint64_t { weights, split, batches, augment, drop_path };
+uint64_t seed_of(uint64_t seed, RetrainStream stream) { return seed * 16 + 8 + uint64_t(stream); }
 
 Json network_settings(const NetworkConfig& config, const Genotype& genotype, const ImageData& data) {
   return {{"network", to_json(config)},
@@ -47,7 +47,7 @@ class Retrain {
         loader_(stream, data, false),
         reader_(stream, "retrain"),
         saver_(checkpoint, config.checkpoint_seconds) {
-    weights_.allocate(seed_of(config.seed, kWeights));
+    weights_.allocate(seed_of(config.seed, RetrainStream::weights));
     buffers_.allocate(0);
     auto workspace = std::make_shared<Workspace>(stream.device());
     train_plan_.emplace(net_.tape, PlanOptions{{net_.loss, net_.logits}, net_.loss, {&weights_}, {}, true},
@@ -57,9 +57,9 @@ class Retrain {
     sgd_.emplace(weights_, config.momentum, config.weight_decay, config.clip);
     CHECK(config.validation_fraction > 0 && config.validation_fraction < 1, "retrain: validation fraction ",
           config.validation_fraction, " is not between 0 and 1");
-    const auto parts = split(seed_of(config.seed, kSplit), data.train_count(), config.images,
+    const auto parts = split(seed_of(config.seed, RetrainStream::split), data.train_count(), config.images,
                              {1 - config.validation_fraction, config.validation_fraction});
-    batches_.emplace(stream_, parts[0], config.network.batch, seed_of(config.seed, kBatches));
+    batches_.emplace(stream_, parts[0], config.network.batch, seed_of(config.seed, RetrainStream::batches));
     validation_ = parts[1];
     CHECK(steps_per_epoch() > 0, "retrain: ", parts[0].size(), " images are less than one batch of ",
           config.network.batch);
@@ -102,7 +102,8 @@ class Retrain {
     upload(stream_, state, &now, sizeof now);
     for (size_t path = 0; path < net_.drop_masks.size(); ++path)
       drop_path_mask(stream_, net_.tape.data(net_.drop_masks[path]).data, config_.network.batch,
-                     &state->probability, seed_of(config_.seed, kDropPath), uint32_t(path), &state->step);
+                     &state->probability, seed_of(config_.seed, RetrainStream::drop_path), uint32_t(path),
+                     &state->step);
   }
 
   double step() {
@@ -110,7 +111,7 @@ class Retrain {
     augment.padding = config_.crop_padding;
     augment.flip = config_.flip;
     augment.cutout = config_.cutout;
-    augment.seed = seed_of(config_.seed, kAugment);
+    augment.seed = seed_of(config_.seed, RetrainStream::augment);
     loader_.load(stream_, net_.tape.data(net_.images), net_.tape.data(net_.labels),
                  batches_->epoch_batch(stream_, state_.epoch, state_.step), augment, uint64_t(global_step()));
     draw_drop_masks();

@@ -17,8 +17,8 @@ namespace {
 using Json = nlohmann::json;
 
 // Streams of random numbers of one search, told apart by their seeds.
-uint64_t seed_of(uint64_t seed, uint64_t purpose) { return seed * 16 + purpose; }
-enum : uint64_t { kWeights = 0, kSplit = 1, kWeightBatches = 2, kAlphaBatches = 3, kAugment = 4, kNoise = 5 };
+enum class SearchStream : uint64_t { weights, split, weight_batches, alpha_batches, augment, noise };
+uint64_t seed_of(uint64_t seed, SearchStream stream) { return seed * 16 + uint64_t(stream); }
 
 double mean_entropy(const ParameterStore& architecture) {
   double total = 0;
@@ -57,7 +57,7 @@ class Search {
       alpha_outputs.push_back(latency_->latency_ms);
     }
     for (ParameterStore* store : {&weights_, &buffers_, &architecture_})
-      store->allocate(seed_of(config.seed, kWeights));
+      store->allocate(seed_of(config.seed, SearchStream::weights));
     auto workspace = std::make_shared<Workspace>(stream.device());
     if (config.second_order)
       second_order_.emplace(net_.tape, net_.loss, alpha_loss, alpha_outputs, weights_, architecture_,
@@ -73,9 +73,12 @@ class Search {
     sgd_.emplace(weights_, config.momentum, config.weight_decay, config.clip);
     adam_.emplace(architecture_, config.alpha_lr, config.alpha_beta1, config.alpha_beta2,
                   config.alpha_weight_decay);
-    const auto halves = split(seed_of(config.seed, kSplit), data.train_count(), config.images, {0.5, 0.5});
-    weight_batches_.emplace(stream_, halves[0], config.supernet.batch, seed_of(config.seed, kWeightBatches));
-    alpha_batches_.emplace(stream_, halves[1], config.supernet.batch, seed_of(config.seed, kAlphaBatches));
+    const auto halves =
+        split(seed_of(config.seed, SearchStream::split), data.train_count(), config.images, {0.5, 0.5});
+    weight_batches_.emplace(stream_, halves[0], config.supernet.batch,
+                            seed_of(config.seed, SearchStream::weight_batches));
+    alpha_batches_.emplace(stream_, halves[1], config.supernet.batch,
+                           seed_of(config.seed, SearchStream::alpha_batches));
     validation_ = halves[1];
     if (config.validation_images > 0 && size_t(config.validation_images) < validation_.size())
       validation_.resize(size_t(config.validation_images));
@@ -119,7 +122,7 @@ class Search {
     AugmentConfig augment = loader_.plain();
     augment.padding = config_.crop_padding;
     augment.flip = config_.flip;
-    augment.seed = seed_of(config_.seed, kAugment) * 2 + purpose;
+    augment.seed = seed_of(config_.seed, SearchStream::augment) * 2 + purpose;
     return augment;
   }
 
@@ -134,7 +137,7 @@ class Search {
   void alpha_step() {
     if (latency_) {
       latency_->set_lambda(stream_, lambda_);
-      latency_->draw(stream_, seed_of(config_.seed, kNoise), uint64_t(global_step()));
+      latency_->draw(stream_, seed_of(config_.seed, SearchStream::noise), uint64_t(global_step()));
     }
     auto ascend = [&](Plan& plan) {
       if (config_.latency.target_ms == 0) return;
