@@ -3,11 +3,11 @@
 
     pc_darts_search.py --images 10000 --epochs 8 --frozen 2 --channels 8 --layers 5 --seed 0 --out curve.json
 
-Needs PyTorch 1.13 or newer (Debian: python3-torch). It shares no code with the engine: the supernet is model.py's,
-its modules and their starting weights are torch's, training is torch.optim. Settings are those of the preset pc-darts (SGD 0.1 -> 0 cosine,
-momentum 0.9, weight decay 3e-4, clip 5; Adam 6e-4, betas 0.5 0.999, weight decay 1e-3; half of the images for the
-weights, half for alpha; crop with padding 4, flip), and so are the counts of the accuracy: after each epoch, all of
-alpha's half, by running statistics.
+Needs PyTorch 1.13 or newer (Debian: python3-torch). It shares no code with the engine: the supernet is model.py's in the
+quicker form of joined.py, its starting weights are those of torch's modules, training is torch.optim. Settings are those of the
+preset pc-darts (SGD 0.1 -> 0 cosine, momentum 0.9, weight decay 3e-4, clip 5; Adam 6e-4, betas 0.5 0.999, weight decay
+1e-3; half of the images for the weights, half for alpha; crop with padding 4, flip), and so are the counts of the accuracy:
+after each epoch, all of alpha's half, by running statistics. OUT.state is written after each epoch; --resume goes on from it.
 """
 import argparse
 import gzip
@@ -20,7 +20,7 @@ import numpy
 import torch
 import torch.nn.functional as F
 
-import model
+import joined
 
 
 def read_idx(folder, name):
@@ -42,40 +42,20 @@ def load_images(folder):
 
 
 class Batches:
+    """Images [n, 32, 32] by index, normalised, grey as three channels; augment: cropped from a black frame of 4, flipped."""
+
     def __init__(self, images, labels, mean, deviation, generator):
-        self.images, self.labels, self.mean, self.deviation = images, labels, mean, deviation
+        self.framed, self.labels, self.mean, self.deviation = F.pad(images, (4, 4, 4, 4)), labels, mean, deviation
         self.generator = generator
 
     def batch(self, indices, augment):
-        x = self.images[indices]
+        rows = cols = torch.arange(4, 36).expand(len(indices), 32)
         if augment:
-            padded = torch.nn.functional.pad(x, (4, 4, 4, 4))  # black, before normalising
-            offsets = torch.randint(9, (len(x), 2), generator=self.generator).tolist()
-            x = torch.stack([padded[i, dy:dy + 32, dx:dx + 32] for i, (dy, dx) in enumerate(offsets)])
-            flip = torch.rand(len(x), generator=self.generator) < 0.5
-            x[flip] = x[flip].flip(2)
-        x = (x - self.mean) / self.deviation
-        return x.unsqueeze(1).repeat(1, 3, 1, 1), self.labels[indices]
-
-
-class SeparableConv(torch.nn.Module):
-    """A depthwise and a pointwise convolution as one dense one, whose kernel is the product of theirs: the same function
-    of the same weights, in less time than torch takes for a depthwise convolution's gradients."""
-
-    def __init__(self, depthwise, pointwise):
-        super().__init__()
-        self.depthwise, self.pointwise = depthwise, pointwise
-
-    def forward(self, x):
-        kernel, like = self.pointwise.weight * self.depthwise.weight.transpose(0, 1), self.depthwise
-        return F.conv2d(x, kernel, None, like.stride, like.padding, like.dilation)
-
-
-def join_separable(net):
-    for block in [m for m in net.modules() if isinstance(m, torch.nn.Sequential)]:
-        for i, op in enumerate(block):
-            if isinstance(op, torch.nn.Conv2d) and op.groups > 1:
-                block[i], block[i + 1] = SeparableConv(op, block[i + 1]), torch.nn.Identity()
+            offset = torch.randint(-4, 5, (2, len(indices), 1), generator=self.generator)
+            flip = torch.rand((len(indices), 1), generator=self.generator) < 0.5
+            rows, cols = rows + offset[0], torch.where(flip, cols.flip(1), cols) + offset[1]
+        x = self.framed[indices[:, None, None], rows[:, :, None], cols[:, None, :]]
+        return ((x - self.mean) / self.deviation).unsqueeze(1).repeat(1, 3, 1, 1), self.labels[indices]
 
 
 def run(args):
@@ -86,13 +66,18 @@ def run(args):
     order = torch.randperm(len(images), generator=generator)[:args.images]
     halves = order[:args.images // 2], order[args.images // 2:]
     batches = Batches(images, labels, mean, deviation, generator)
-    net = model.Network(args.channels, args.layers, args.partial)
-    join_separable(net)
+    net = joined.Network(args.channels, args.layers, args.partial)
     weights, arch = net.weights(), net.architecture()
     sgd = torch.optim.SGD(weights, args.lr, momentum=0.9, weight_decay=3e-4)
     adam = torch.optim.Adam(arch, args.alpha_lr, betas=(0.5, 0.999), weight_decay=1e-3)
-    steps, curve = args.images // 2 // args.batch, []
-    for epoch in range(args.epochs):
+    steps, curve, state = args.images // 2 // args.batch, [], args.out + ".state"
+    if args.resume and os.path.exists(state):
+        saved = torch.load(state)
+        for owner, key in ((net, "net"), (sgd, "sgd"), (adam, "adam")):
+            owner.load_state_dict(saved[key])
+        generator.set_state(saved["generator"])
+        curve = saved["curve"]
+    for epoch in range(len(curve), args.epochs):
         start = time.time()
         sgd.param_groups[0]["lr"] = args.lr * (1 + math.cos(math.pi * epoch / args.epochs)) / 2
         shuffled = halves[0][torch.randperm(len(halves[0]), generator=generator)]
@@ -123,6 +108,8 @@ def run(args):
                       "seconds": time.time() - start})
         print(f"seed {args.seed} epoch {epoch + 1}: train {right / total:.4f}, "
               f"validation {valid / len(halves[1]):.4f}, {curve[-1]['seconds']:.0f} s", flush=True)
+        torch.save({"net": net.state_dict(), "sgd": sgd.state_dict(), "adam": adam.state_dict(),
+                    "generator": generator.get_state(), "curve": curve}, state)
     with open(args.out, "w") as out:
         json.dump({"program": "pytorch " + torch.__version__, "settings": vars(args), "history": curve}, out, indent=1)
         out.write("\n")
@@ -142,6 +129,7 @@ def main():
     parser.add_argument("--alpha-lr", type=float, default=6e-4)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true")
     parser.add_argument("--out", required=True)
     run(parser.parse_args())
 
