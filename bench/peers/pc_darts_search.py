@@ -109,7 +109,8 @@ def run(args):
         print(f"seed {args.seed} epoch {epoch + 1}: train {right / total:.4f}, "
               f"validation {valid / len(halves[1]):.4f}, {curve[-1]['seconds']:.0f} s", flush=True)
         torch.save({"net": net.state_dict(), "sgd": sgd.state_dict(), "adam": adam.state_dict(),
-                    "generator": generator.get_state(), "curve": curve}, state)
+                    "generator": generator.get_state(), "curve": curve}, state + ".new")
+        os.replace(state + ".new", state)  # a kill leaves the old state or the new one
     with open(args.out, "w") as out:
         json.dump({"program": "pytorch " + torch.__version__, "settings": vars(args), "history": curve}, out, indent=1)
         out.write("\n")
