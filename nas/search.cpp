@@ -183,11 +183,11 @@ class Search {
             {architecture_.read("beta_normal"), architecture_.read("beta_reduce")}};
   }
 
-  Genotype capped(const ArchitectureValues& v) const {
+  Genotype derived() const {
+    if (!config_.caps.any()) return derive_genotype(architecture_);
+    const ArchitectureValues v = values();
     return derive_with_caps(v.strengths(0), v.strengths(1), config_.caps);
   }
-
-  Genotype derived() const { return config_.caps.any() ? capped(values()) : derive_genotype(architecture_); }
 
   // The same genotype, up to the order of a node's edges, at the end of the last stable_epochs in which alpha
   // could move and of the one before them.

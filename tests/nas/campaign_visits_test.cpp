@@ -8,28 +8,11 @@
 #include <cmath>
 #include <fstream>
 
+#include "tests/support/fake_campaign.h"
 #include "tests/support/temp_folder.h"
 
 namespace lanas {
 namespace {
-
-std::string read_file(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-void write_file(const std::string& path, const std::string& text) {
-  std::ofstream(path, std::ios::binary | std::ios::trunc) << text;
-}
-
-int64_t lines(const std::string& text) { return std::count(text.begin(), text.end(), '\n'); }
-
-double true_ms(const Genotype& genotype) { return 1 + double(genotype_key(genotype) % 1000) / 1000; }
-
-Latency fake(const Genotype& genotype, double factor = 1) {
-  const double ms = true_ms(genotype) * factor;
-  return {ms, ms * 0.9, ms * 1.2, 10, 12345};
-}
 
 class VisitsTest : public testing::Test {
  protected:
