@@ -9,8 +9,9 @@ BatchLoader::BatchLoader(Stream& stream, const ImageData& data, bool test)
   images_ = Memory(stream.device(), images.size());
   upload(stream, images_.data(), images.data(), images.size());
   const std::vector<int> numbers(labels.begin(), labels.end());
-  labels_ = Memory(stream.device(), numbers.size() * sizeof(int));
-  upload(stream, labels_.data(), numbers.data(), labels_.bytes());
+  const size_t bytes = numbers.size() * sizeof(int);  // not labels_.bytes(), which is rounded up
+  labels_ = Memory(stream.device(), bytes);
+  upload(stream, labels_.data(), numbers.data(), bytes);
   draw_ = Memory(stream.device(), sizeof(uint64_t));
   for (int c = 0; c < 3; ++c) {
     plain_.mean[c] = data.mean[c];
