@@ -1,6 +1,7 @@
 #include "nas/latency_loss.h"
 
 #include "kernels/ops/architecture_code.h"
+#include "kernels/ops/optimizer.h"
 #include "nas/search_space.h"
 
 namespace lanas {
@@ -54,6 +55,19 @@ void LatencyLoss::draw(Stream& stream, uint64_t seed, uint64_t step) {
     gumbel_noise(stream, noise.data, noise.size(), seed * 2 + uint64_t(kind),
                  static_cast<const uint64_t*>(step_.data()));
   }
+}
+
+void LatencyLoss::ascend(Stream& stream, Plan& plan) {
+  if (config_.target_ms == 0) return;
+  multiplier_ascent(stream, tape_.data(scale_).data, plan.value(latency_ms).data,
+                    float(config_.lambda_lr / unit_ms()), float(config_.target_ms));
+}
+
+double LatencyLoss::lambda(Stream& stream) const {
+  if (config_.target_ms == 0) return config_.lambda;
+  float scale = 0;
+  download(stream, &scale, tape_.data(scale_).data, sizeof scale);
+  return double(scale) * unit_ms();
 }
 
 void LatencyLoss::set_lambda(Stream& stream, double lambda) {

@@ -4,7 +4,6 @@
 // How a soft alpha meets a predictor trained on binary codes is our own choice (docs/method.md).
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <string>
 
@@ -46,19 +45,20 @@ class LatencyLoss {
 
   // Draws the Gumbel noise of one step; does nothing in the other modes.
   void draw(Stream& stream, uint64_t seed, uint64_t step);
-  // The weight of the term from the next forward pass on.
+  // With a target, one step of the ascent: lambda + lambda_lr (latency / target - 1), at least 0. The latency
+  // is what `plan`, an output of which is latency_ms, has just computed; lambda weighs the term from the next
+  // forward pass on. Launches only, so it can be recorded. Does nothing without a target.
+  void ascend(Stream& stream, Plan& plan);
+  // The weight of the term. A learned one is read from the device and survives set_lambda to the last bit.
+  double lambda(Stream& stream) const;
   void set_lambda(Stream& stream, double lambda);
-  // One step of the ascent: lambda + lambda_lr (latency / target - 1), at least 0.
-  double ascend(double lambda, double latency) const {
-    return std::max(0.0, lambda + config_.lambda_lr * (latency / config_.target_ms - 1));
-  }
 
  private:
   double unit_ms() const { return config_.target_ms > 0 ? config_.target_ms : config_.reference_ms; }
 
   const Tape& tape_;
   LatencyLossConfig config_;
-  Var noise_[2], scale_;
+  Var noise_[2], scale_;  // scale_: lambda / unit_ms()
   Memory step_;
 };
 

@@ -46,7 +46,6 @@ class Search {
         saver_(checkpoint, config.checkpoint_seconds) {
     CHECK(!config.latency.active() || regressor || penalty, "search: lambda ", config.latency.lambda,
           ", target ", config.latency.target_ms, " ms: a latency predictor is needed");
-    lambda_ = config.latency.lambda;
     regressor_here_ = here(regressor);
     Var alpha_loss = net_.loss;
     std::vector<Var> alpha_outputs = {net_.loss};
@@ -115,6 +114,7 @@ class Search {
     return copies_.back().get();
   }
 
+  double lambda() const { return latency_ ? latency_->lambda(stream_) : 0; }
   int steps_per_epoch() const { return std::min(weight_batches_->per_epoch(), alpha_batches_->per_epoch()); }
   int64_t global_step() const { return int64_t{state_.epoch} * steps_per_epoch() + state_.step; }
 
@@ -135,32 +135,24 @@ class Search {
   void load_valid() { load_batch(alpha_batches_->random_batch(stream_, uint64_t(global_step())), 1); }
 
   void alpha_step() {
-    if (latency_) {
-      latency_->set_lambda(stream_, lambda_);
+    if (latency_)
       latency_->draw(stream_, seed_of(config_.seed, SearchStream::noise), uint64_t(global_step()));
-    }
-    auto ascend = [&](Plan& plan) {
-      if (config_.latency.target_ms == 0) return;
-      float latency = 0;
-      download(stream_, &latency, plan.value(latency_->latency_ms).data, sizeof latency);
-      lambda_ = latency_->ascend(lambda_, latency);
+    const auto ascend = [this](Plan& plan) {
+      if (latency_) latency_->ascend(stream_, plan);
     };
     if (second_order_) {
       second_order_->gradient(
           stream_, *sgd_, config_.momentum, config_.weight_decay, [&] { load_train(); },
           [&] { load_valid(); }, ascend);
-    } else {
-      load_valid();
-      const bool whole = config_.latency.target_ms == 0;  // nothing to read back in between
-      alpha_graph_.run(stream_, [this, whole] {
-        alpha_plan_->forward(stream_);
-        alpha_plan_->backward(stream_);
-        if (whole) adam_->step(stream_);
-      });
-      if (whole) return;
-      ascend(*alpha_plan_);
+      return adam_->step(stream_);
     }
-    adam_->step(stream_);
+    load_valid();
+    alpha_graph_.run(stream_, [&] {
+      alpha_plan_->forward(stream_);
+      alpha_plan_->backward(stream_);
+      ascend(*alpha_plan_);
+      adam_->step(stream_);
+    });
   }
 
   // One bilevel step; returns the training loss, or the last one read.
@@ -217,7 +209,7 @@ class Search {
       epoch.soft_ms = soft_latency_ms(stream_, architecture_, *regressor_here_, config_.latency.temperature);
       epoch.hard_ms = predict_ms(*regressor_, epoch.genotype);
     }
-    epoch.lambda = lambda_;
+    epoch.lambda = lambda();
     if (hooks.measure_ms && config_.measure_every > 0 && (state_.epoch + 1) % config_.measure_every == 0)
       epoch.measured_ms = hooks.measure_ms(epoch.genotype);
     return epoch;
@@ -233,7 +225,7 @@ class Search {
     Json history = Json::array();
     for (const SearchEpoch& epoch : history_) history.push_back(to_json(epoch));
     describe_checkpoint(file, "search", to_json(config_), state_, history);
-    file.metadata["lambda"] = Json(lambda_).dump();
+    file.metadata["lambda"] = Json(lambda()).dump();
     return file;
   }
 
@@ -249,7 +241,8 @@ class Search {
       state_ = TrainerState::from_json(Json::parse(file.metadata.at("state")));
       for (const Json& epoch : Json::parse(file.metadata.at("history")))
         history_.push_back(search_epoch_from_json(epoch));
-      lambda_ = Json::parse(file.metadata.at("lambda"));
+      const double lambda = Json::parse(file.metadata.at("lambda"));
+      if (latency_) latency_->set_lambda(stream_, lambda);
     } catch (const std::exception& e) {
       throw Error(join(path, ": its metadata is damaged: ", e.what()));
     }
@@ -276,7 +269,6 @@ class Search {
   std::vector<SearchEpoch> history_;
   StepGraph alpha_graph_, weight_graph_;
   double last_loss_ = 0;
-  double lambda_ = 0;  // of the latency term; learned where there is a target
 };
 
 }  // namespace

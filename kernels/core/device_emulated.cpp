@@ -7,6 +7,7 @@
 #include "kernels/core/graph.h"
 #include "kernels/core/limits.h"
 #include "kernels/core/simt.h"
+#include "kernels/core/simt_counts.h"
 #include "kernels/core/simt_memory.h"
 #include "kernels/core/timing.h"
 
@@ -15,6 +16,12 @@ namespace lanas {
 struct Stream::Native {
   Memory scratch;
 };
+
+namespace {
+thread_local simt::Counts done;
+}
+
+const simt::Counts& simt::counts() { return done; }
 
 namespace backend {
 namespace {
@@ -42,6 +49,7 @@ void upload(Stream::Native*, void* device, const void* host, size_t bytes) {
 }
 void download(Stream::Native*, void* host, const void* device, size_t bytes) {
   copy("download", host, device, bytes);
+  ++done.downloads;
 }
 
 std::function<void(Stream&)> record(Stream&, const std::function<void()>& work) {
@@ -49,7 +57,11 @@ std::function<void(Stream&)> record(Stream&, const std::function<void()>& work) 
   list->begin();
   work();  // if it throws, the list ends with this scope
   list->end();
-  return [list](Stream&) { list->replay(); };
+  ++done.recorded;
+  return [list](Stream&) {
+    list->replay();
+    ++done.replayed;
+  };
 }
 
 void record_event(Stream::Native&, std::shared_ptr<void>& event) {

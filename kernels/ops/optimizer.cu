@@ -132,6 +132,10 @@ __global__ void adam_kernel(Tensor w, Tensor m, Tensor v, Tensor g, const AdamSt
 
 __global__ void advance_step_kernel(AdamState* state) { ++state->step; }
 
+__global__ void multiplier_ascent_kernel(float* multiplier, const float* cost, float rate, float bound) {
+  *multiplier = fmaxf(0, *multiplier + rate * (*cost / bound - 1));
+}
+
 constexpr unsigned kThreads = 256;
 constexpr unsigned kPartials = 512;  // blocks of the first stage, at most
 
@@ -204,6 +208,15 @@ void advance_step(Stream& stream, AdamState* state) {
     return;
   }
   ++state->step;
+}
+
+void multiplier_ascent(Stream& stream, float* multiplier, const float* cost, float rate, float bound) {
+  CHECK(rate >= 0 && bound > 0, "multiplier_ascent: rate ", rate, ", bound ", bound);
+  if (stream.device() == Device::cuda) {
+    launch(multiplier_ascent_kernel, 1, 1, 0, stream, multiplier, cost, rate, bound);
+    return;
+  }
+  *multiplier = std::max(0.0f, *multiplier + rate * (*cost / bound - 1));
 }
 
 void sum_of_squares(Stream& stream, float* sum, const float* g, int64_t count) {

@@ -3,6 +3,7 @@
 // adam (Kingma and Ba, ICLR 2015): d = g + weight_decay w;  m = beta1 m + (1-beta1) d;  v = beta2 v +
 // (1-beta2) d^2;
 //       w -= lr m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + eps)   (m and v start as zeros).
+// multiplier_ascent: lambda = max(0, lambda + rate (cost / bound - 1)), for the constraint cost <= bound.
 // What changes from step to step stands in memory, so a captured step can be replayed.
 #pragma once
 
@@ -36,6 +37,11 @@ void adam_step(Stream& stream, float* w, float* m, float* v, const float* g, int
 
 // ++state->step, on the stream, so that a replayed step counts too.
 void advance_step(Stream& stream, AdamState* state);
+
+// One step of gradient ascent on the Lagrange multiplier of *cost <= bound; it stays at least 0. cost and
+// bound (positive) have one unit; rate is in the multiplier's own. Both pointers are to memory of the
+// stream's device.
+void multiplier_ascent(Stream& stream, float* multiplier, const float* cost, float rate, float bound);
 
 // *sum = sum of g^2, added in double in an order that does not depend on threads or instruction set.
 void sum_of_squares(Stream& stream, float* sum, const float* g, int64_t count);

@@ -1,5 +1,5 @@
 // search_test.cpp -- a search of two bilevel steps on the emulated cuda device equals the cpu's, and the same
-// seed gives the same bits in another thread order. The second step is a replay of what the first recorded.
+// seed gives the same bits in another thread order. The first step runs as it is, the second is a replay.
 #include "nas/search.h"
 
 #include <gtest/gtest.h>
@@ -9,6 +9,7 @@
 #include "autograd/checkpoint.h"
 #include "kernels/core/random.cuh"
 #include "kernels/core/simt.h"
+#include "kernels/core/simt_counts.h"
 #include "nas/search_space.h"
 #include "tests/support/temp_folder.h"
 
@@ -55,7 +56,7 @@ struct Found {
   TensorFile state;
 };
 
-Found run_search(Device device, const Regressor& regressor, int partial) {
+SearchConfig small_search(int partial) {
   SearchConfig config;
   config.supernet = {.channels = 4,
                      .layers = 3,
@@ -67,12 +68,18 @@ Found run_search(Device device, const Regressor& regressor, int partial) {
   config.epochs = 1, config.frozen_epochs = 0, config.crop_padding = 1;
   config.latency.lambda = 0.5, config.latency.reference_ms = 2;
   config.seed = 5;
+  config.checkpoint_seconds = 1e9;
+  return config;
+}
+
+Found run_search(Device device, const Regressor& regressor, const SearchConfig& config, int images = 16,
+                 const SearchHooks& hooks = {}) {
   const TempFolder folder;
   const std::string path = folder / "search.safetensors";
   Stream stream(device, 1);
   const Regressor there = regressor.to(device);
   Found found;
-  found.result = search(stream, config, random_images(16, 8), &there, path);
+  found.result = search(stream, config, random_images(images, 8), &there, path, hooks);
   found.state = read_tensors(path);
   return found;
 }
@@ -96,8 +103,9 @@ class EmulatedSearchSlow : public testing::TestWithParam<int> {};
 
 TEST_P(EmulatedSearchSlow, TwoStepsEqualTheCpus) {
   const Regressor regressor = latency_predictor();
-  const Found expected = run_search(Device::cpu, regressor, GetParam()),
-              found = run_search(Device::cuda, regressor, GetParam());
+  const SearchConfig config = small_search(GetParam());
+  const Found expected = run_search(Device::cpu, regressor, config),
+              found = run_search(Device::cuda, regressor, config);
   // Adam's first steps are the gradient's signs times the learning rate: alpha moves by 6e-4, and an element
   // whose gradient is about zero may move the other way.
   EXPECT_LE(difference(found.state, expected.state, "architecture."), 2e-3);
@@ -108,9 +116,35 @@ TEST_P(EmulatedSearchSlow, TwoStepsEqualTheCpus) {
   EXPECT_NEAR(a.soft_ms, b.soft_ms, 1e-4 * b.soft_ms);
 
   const simt::ScopedSettings scope({simt::Order::reverse, 0});
-  const Found again = run_search(Device::cuda, regressor, GetParam());
+  const Found again = run_search(Device::cuda, regressor, config);
   for (const auto& [name, entry] : found.state.tensors)
     EXPECT_EQ(again.state.tensors.at(name).values, entry.values) << name;
+}
+
+// With a target lambda moves in every alpha step, on the device: the first step runs as it is, the second is
+// recorded and replayed, the third replayed, all with nothing read back but the loss of the first.
+TEST(EmulatedSearchTargetSlow, LambdaIsLearnedInTheRecordedSteps) {
+  const Regressor regressor = latency_predictor();
+  SearchConfig config = small_search(2);
+  config.latency.target_ms = 1.5, config.latency.lambda_lr = 0.3;
+  config.validation_images = 4;
+  const Found expected = run_search(Device::cpu, regressor, config, 24);
+  std::vector<simt::Counts> counts;
+  const Found found =
+      run_search(Device::cuda, regressor, config, 24,
+                 {.on_step = [&](int64_t, int64_t, double) { counts.push_back(simt::counts()); }});
+  ASSERT_EQ(counts.size(), 3u);
+  EXPECT_EQ(counts[1].recorded - counts[0].recorded, 2) << "alpha's level and the weights'";
+  EXPECT_EQ(counts[2].recorded, counts[1].recorded);
+  EXPECT_EQ(counts[1].replayed - counts[0].replayed, 2);
+  EXPECT_EQ(counts[2].replayed - counts[1].replayed, 2);
+  EXPECT_EQ(counts[2].downloads, counts[0].downloads);
+
+  const double learned = expected.result.history[0].lambda;
+  EXPECT_GT(std::abs(learned - config.latency.lambda), 0.1) << "the target asks for little";
+  EXPECT_NEAR(found.result.history[0].lambda, learned, 1e-4);
+  EXPECT_LE(difference(found.state, expected.state, "architecture."), 2e-3);
+  EXPECT_LE(difference(found.state, expected.state, "weights."), 1e-4);
 }
 
 INSTANTIATE_TEST_SUITE_P(Partial, EmulatedSearchSlow, testing::Values(1, 2));

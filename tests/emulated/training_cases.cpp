@@ -58,9 +58,19 @@ OpCase squares_case(int count, float max_norm) {
           }};
 }
 
-const OpCases optimizer_cases("optimizer", {sgd_case(1), sgd_case(1003), sgd_case(4096), adam_case(3),
-                                            adam_case(1036), squares_case(1, 0), squares_case(5001, 0),
-                                            squares_case(4096, 5), squares_case(7, 1000)});
+OpCase ascent_case(float multiplier, float cost, float rate, float bound) {
+  return {join("ascent from ", multiplier, " at ", cost, " of ", bound), 1, [=](CaseBuilder& b) {
+            float* lambda = b.buffer<float>("multiplier", {multiplier}, {multiplier + 0.25f});
+            const float* now = b.buffer<float>("cost", {cost}, {1.5f * cost}, false);
+            b.call([=](Stream& stream) { multiplier_ascent(stream, lambda, now, rate, bound); });
+          }};
+}
+
+const OpCases optimizer_cases("optimizer",
+                              {sgd_case(1), sgd_case(1003), sgd_case(4096), adam_case(3), adam_case(1036),
+                               squares_case(1, 0), squares_case(5001, 0), squares_case(4096, 5),
+                               squares_case(7, 1000), ascent_case(0.5f, 3, 0.2f, 2),
+                               ascent_case(0.125f, 0.5f, 1, 2), ascent_case(0, 7, 0.05f, 2)});
 
 OpCase augment_case(const std::string& name, int batch, int side, AugmentConfig config) {
   return {name, 1, [=](CaseBuilder& b) {

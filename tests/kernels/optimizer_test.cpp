@@ -1,5 +1,5 @@
 // optimizer_test.cpp -- several steps of SGD and Adam against scalar statements of the formulas in double;
-// norms.
+// the ascent of a multiplier; norms.
 #include "kernels/ops/optimizer.h"
 
 #include "tests/support/gradcheck.h"
@@ -67,6 +67,24 @@ TEST(Adam, FirstStepMovesByTheLearningRate) {
   EXPECT_NEAR(w[2], 0.5, 1e-4);
   state.step = 0;
   EXPECT_THROW(adam_step(stream, w, m, v, g, 3, &state), Error);
+}
+
+TEST(MultiplierAscent, GrowsAboveTheBoundFallsBelowItAndStopsAtZero) {
+  Stream stream(Device::cpu);
+  float multiplier = 0.5f, cost = 3;
+  multiplier_ascent(stream, &multiplier, &cost, 0.1f, 2);  // half too much
+  EXPECT_NEAR(multiplier, 0.55, 1e-7);
+  EXPECT_EQ(cost, 3);
+  cost = 2;
+  multiplier_ascent(stream, &multiplier, &cost, 0.1f, 2);
+  EXPECT_NEAR(multiplier, 0.55, 1e-7) << "met: stays";
+  cost = 1;
+  multiplier_ascent(stream, &multiplier, &cost, 0.1f, 2);
+  EXPECT_NEAR(multiplier, 0.5, 1e-7);
+  multiplier_ascent(stream, &multiplier, &cost, 2, 2);
+  EXPECT_EQ(multiplier, 0);
+  EXPECT_THROW(multiplier_ascent(stream, &multiplier, &cost, 0.1f, 0), Error);
+  EXPECT_THROW(multiplier_ascent(stream, &multiplier, &cost, -0.1f, 2), Error);
 }
 
 TEST(Norms, SumOfSquaresAndClip) {
