@@ -38,9 +38,10 @@ OpCase conv_case(Conv t) {
             b.output(conv2d(b.tape, input(b, t), w, {t.stride, t.padding, t.dilation}));
           }};
 }
-const OpCases conv_cases("conv2d", {conv_case({{2, 6, 6, 3}, 3, 1, 1, 1, 0, 12}),
-                                    conv_case({{2, 7, 5, 4}, 3, 2, 1, 1, 9, 5}),
-                                    conv_case({{1, 5, 5, 16}, 1, 1, 0, 1, 20, 12})});
+const OpCases conv_cases(
+    "conv2d", {conv_case({{2, 6, 6, 3}, 3, 1, 1, 1, 0, 12}), conv_case({{2, 7, 5, 4}, 3, 2, 1, 1, 9, 5}),
+               conv_case({{1, 5, 5, 16}, 1, 1, 0, 1, 20, 12}), conv_case({{2, 5, 5, 1}, 3, 1, 1, 1, 0, 4}),
+               conv_case({{1, 7, 7, 12}, 3, 1, 2, 2, 0, 36}), conv_case({{1, 5, 6, 36}, 3, 2, 2, 2, 40, 1})});
 
 }  // namespace
 }  // namespace lanas::test
