@@ -47,9 +47,12 @@ LatencyLoss::LatencyLoss(Tape& tape, const Var alpha[2], const Var beta[2], cons
   step_ = Memory(tape.device(), sizeof(uint64_t));
 }
 
-void LatencyLoss::draw(Stream& stream, uint64_t seed, uint64_t step) {
-  if (!noise_[0]) return;
+void LatencyLoss::set_step(Stream& stream, uint64_t step) {
   upload(stream, step_.data(), &step, sizeof step);
+}
+
+void LatencyLoss::draw(Stream& stream, uint64_t seed) {
+  if (!noise_[0]) return;
   for (int kind = 0; kind < 2; ++kind) {
     const Tensor noise = tape_.data(noise_[kind]);
     gumbel_noise(stream, noise.data, noise.size(), seed * 2 + uint64_t(kind),

@@ -43,8 +43,11 @@ class LatencyLoss {
   Var term;        // [1,1,1,1], lambda * latency / reference
   Var latency_ms;  // [1,1,1,1]
 
-  // Draws the Gumbel noise of one step; does nothing in the other modes.
-  void draw(Stream& stream, uint64_t seed, uint64_t step);
+  // The number of the step that the next draw is for.
+  void set_step(Stream& stream, uint64_t step);
+  // Draws the Gumbel noise of that step; does nothing in the other modes. Launches only, so it can be
+  // recorded.
+  void draw(Stream& stream, uint64_t seed);
   // With a target, one step of the ascent: lambda + lambda_lr (latency / target - 1), at least 0. The latency
   // is what `plan`, an output of which is latency_ms, has just computed; lambda weighs the term from the next
   // forward pass on. Launches only, so it can be recorded. Does nothing without a target.

@@ -135,12 +135,15 @@ class Search {
   void load_valid() { load_batch(alpha_batches_->random_batch(stream_, uint64_t(global_step())), 1); }
 
   void alpha_step() {
-    if (latency_)
-      latency_->draw(stream_, seed_of(config_.seed, SearchStream::noise), uint64_t(global_step()));
+    if (latency_) latency_->set_step(stream_, uint64_t(global_step()));
+    const auto draw = [this] {
+      if (latency_) latency_->draw(stream_, seed_of(config_.seed, SearchStream::noise));
+    };
     const auto ascend = [this](Plan& plan) {
       if (latency_) latency_->ascend(stream_, plan);
     };
     if (second_order_) {
+      draw();
       second_order_->gradient(
           stream_, *sgd_, config_.momentum, config_.weight_decay, [&] { load_train(); },
           [&] { load_valid(); }, ascend);
@@ -148,6 +151,7 @@ class Search {
     }
     load_valid();
     alpha_graph_.run(stream_, [&] {
+      draw();
       alpha_plan_->forward(stream_);
       alpha_plan_->backward(stream_);
       ascend(*alpha_plan_);

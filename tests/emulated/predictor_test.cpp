@@ -102,8 +102,9 @@ std::vector<float> alpha_gradient(const Regressor& regressor, LatencyMode mode, 
   Plan plan(tape, {.outputs = {loss.latency_ms}, .loss = loss.term, .wanted = {&architecture}},
             std::make_shared<Workspace>(device));
   plan.bind();
-  loss.draw(stream, 11, 4);
+  loss.set_step(stream, 4);
   const auto step = [&] {
+    loss.draw(stream, 11);
     plan.forward(stream);
     plan.backward(stream);
   };
