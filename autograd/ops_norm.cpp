@@ -158,7 +158,8 @@ Var mixed_sum(Tape& tape, std::vector<MixedTerm> terms, Var weights, Var out) {
              mixed_sum_backward(run.stream, bind(run), gradients, dweights.data, run.grad_out(0),
                                 run.in(0).data, run.scratch());
            },
-       .scratch_bytes = size_t(mixed_sum_scratch_floats(s, int(terms.size()))) * sizeof(float)});
+       .scratch_bytes = size_t(mixed_sum_scratch_floats(s, int(terms.size()))) * sizeof(float),
+       .in_place = true});
   return y;
 }
 

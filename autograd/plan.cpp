@@ -122,9 +122,7 @@ void Plan::live(Slot& slot, Var v, int step) {
   slot.death = std::max(slot.death, step);
 }
 
-// First fit by decreasing size over the lifetimes: each slot goes to the lowest address that is free while it
-// lives.
-void Plan::assign_memory() {
+void Plan::find_lifetimes() {
   const int end = int(steps_.size());
   auto in_workspace = [&](Var v) {
     return tape_.value(v).role == Tape::Role::activation || tape_.value(v).role == Tape::Role::statistic;
@@ -156,11 +154,35 @@ void Plan::assign_memory() {
     grad_slot(options_.loss, forward_steps_);
   }
   for (Var v : options_.wanted_inputs) grad_slot(v, end);
+}
 
+// Where an op reads a value last and writes its gradient first, the gradient takes over the value's memory:
+// that is in the caches already, where other memory would have to be read before it is written.
+void Plan::share_in_place() {
+  for (int s = forward_steps_; s < int(steps_.size()); ++s) {
+    const Op& op = tape_.ops()[steps_[s].op];
+    for (size_t i = 0; op.in_place && i < op.inputs.size(); ++i) {
+      const Var v = op.inputs[i];
+      Slot &value = values_[v.id], &grad = grads_[v.id];
+      const auto touches = [&](Var other) { return tape_.value(other).base == v.id; };
+      if (!steps_[s].wants[i] || tape_.value(v).base != v.id || value.birth < 0 || value.death != s ||
+          grad.birth != s || std::count_if(op.inputs.begin(), op.inputs.end(), touches) != 1)
+        continue;
+      value.death = grad.death;
+      grad.in_place = true;
+    }
+  }
+}
+
+// First fit by decreasing size over the lifetimes: each slot goes to the lowest address that is free while it
+// lives.
+void Plan::assign_memory() {
+  find_lifetimes();
+  share_in_place();
   std::vector<Slot*> slots;
   for (std::vector<Slot>* group : {&values_, &grads_})
     for (Slot& slot : *group)
-      if (slot.birth >= 0) slots.push_back(&slot);
+      if (slot.birth >= 0 && !slot.in_place) slots.push_back(&slot);
   for (Step& step : steps_)
     if (step.scratch.birth >= 0) slots.push_back(&step.scratch);
   std::stable_sort(slots.begin(), slots.end(), [](Slot* a, Slot* b) { return a->bytes > b->bytes; });
@@ -178,6 +200,8 @@ void Plan::assign_memory() {
                                    [](Slot* a, Slot* b) { return a->offset < b->offset; }),
                   slot);
   }
+  for (size_t id = 0; id < grads_.size(); ++id)
+    if (grads_[id].in_place) grads_[id].offset = values_[id].offset;
 }
 
 std::vector<Tensor> Plan::resolve(const std::vector<Range>& ranges) const {

@@ -2,9 +2,9 @@
 // A plan keeps the ops that its outputs need, and of their backward passes those that reach a wanted
 // gradient: the alpha step computes no weight gradients, the weight step none for alpha, inference none at
 // all. Each tensor lives from its first writer to its last reader; tensors that never live together share
-// memory. The first writer of a gradient range overwrites it (beta 0), later ones add (beta 1); a range that
-// is read but never written is filled with zeros where it is needed. A run allocates nothing and reads
-// nothing back.
+// memory, and a gradient takes over its value's where an op can work in place. The first writer of a gradient
+// range overwrites it (beta 0), later ones add (beta 1); a range that is read but never written is filled
+// with zeros where it is needed. A run allocates nothing and reads nothing back.
 #pragma once
 
 #include <memory>
@@ -59,6 +59,7 @@ class Plan {
   struct Slot {  // where a base value or its gradient lives
     size_t bytes = 0, offset = 0;
     int birth = -1, death = -1;  // steps, inclusive; birth -1: not in the workspace
+    bool in_place = false;       // a gradient in the memory of its value
   };
   struct Range {  // channels [c0, c1) of a base's gradient
     Var base;
@@ -81,6 +82,8 @@ class Plan {
   bool cover(std::vector<Range>& fills, Var v, bool writes);
   void live(Slot& slot, Var v, int step);
   void assign_memory();
+  void find_lifetimes();
+  void share_in_place();
   Tensor resolve(Var v, bool gradient) const;
   std::vector<Tensor> resolve(const std::vector<Range>& ranges) const;
   bool depends(Var v) const { return depends_[tape_.value(v).base]; }

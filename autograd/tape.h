@@ -57,7 +57,9 @@ struct Op {
   std::function<void(Run&)> forward;
   std::function<void(Run&)> backward;  // empty: no gradient flows through this op
   size_t scratch_bytes = 0;            // for each of forward and backward
-  int64_t macs = 0;                    // multiply-accumulates of convolutions and linear layers, forward
+  bool in_place =
+      false;         // backward reads each element of an input before it writes the gradient's element there
+  int64_t macs = 0;  // multiply-accumulates of convolutions and linear layers, forward
 };
 
 class Tape {

@@ -201,7 +201,7 @@ void mixed_sum_backward(std::span<const MixedSumTerm<T>> terms,
       const View<T> dx = gradients[k].dx;
       if (!dx) continue;
       const bool through = batch_statistics && terms[k].mean;
-      prefetch_next(dx, p, pixels);
+      if (dx.data != terms[k].x.data) prefetch_next(dx, p, pixels);
       if (through) prefetch_next(terms[k].x, p, pixels);
       const T* a = parameters + int64_t(k) * 3 * period;
       const T* x = through ? read_block(terms[k].x, p, pixels, buffer + blocks.elements()) : nullptr;

@@ -35,9 +35,10 @@ void mixed_sum_forward(Stream& stream, Tensor y, std::span<const MixedSumTerm<fl
                        const float* weights);
 
 // gradients[k] belongs to terms[k]; they are written in the order of the terms, so several may share one dx
-// (the first with beta 0, the others with beta 1), as they may share one weight. dweights may be null. With
-// batch_statistics the moments are statistics of x_k and dx_k includes the way through them; without, they
-// are constants. scratch holds mixed_sum_scratch_floats(...) floats; it may be null where no sums are needed.
+// (the first with beta 0, the others with beta 1), as they may share one weight; with beta 0 a dx may stand
+// where the x of its own term does, if no other term reads that. dweights may be null. With batch_statistics
+// the moments are statistics of x_k and dx_k includes the way through them; without, they are constants.
+// scratch holds mixed_sum_scratch_floats(...) floats; it may be null where no sums are needed.
 void mixed_sum_backward(Stream& stream, std::span<const MixedSumTerm<float>> terms,
                         std::span<const MixedSumGradient<float>> gradients, float* dweights, Tensor dy,
                         const float* weights, float* scratch, bool batch_statistics = true);

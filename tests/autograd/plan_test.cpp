@@ -146,6 +146,54 @@ TEST(Plan, InferenceSharesMemoryOfTensorsThatNeverLiveTogether) {
   EXPECT_GE(training.bytes(), size_t{20} * 4096);
 }
 
+// y = x^2, whose gradient may stand where x does; tells whether it did.
+Var squared(Tape& tape, Var x, bool in_place, bool* shared) {
+  const Var y = tape.activation(tape.shape(x));
+  tape.record({.name = "squared",
+               .inputs = {x},
+               .outputs = {y},
+               .saved = {x},
+               .forward =
+                   [](lanas::Run& run) {
+                     for (int c = 0; c < run.in(0).c; ++c)
+                       run.out(0).data[c] = run.in(0).data[c] * run.in(0).data[c];
+                   },
+               .backward =
+                   [shared](lanas::Run& run) {
+                     *shared |= run.in(0).data == run.grad_in(0).data;
+                     for (int c = 0; c < run.in(0).c; ++c) {
+                       const float dx = 2 * run.in(0).data[c] * run.grad_out(0).data[c];
+                       run.grad_in(0).data[c] = dx + (run.beta(0) != 0 ? run.grad_in(0).data[c] : 0);
+                     }
+                   },
+               .in_place = in_place});
+  return y;
+}
+
+TEST(Plan, GradientsTakeOverTheMemoryOfValuesThatAreReadNoMore) {
+  constexpr int kChannels = 1024;
+  Stream stream;
+  for (const bool read_again : {false, true})
+    for (const bool in_place : {false, true})
+      for (const bool kept : {false, true}) {  // a is read after backward
+        Tape tape;
+        bool shared = false;
+        const Var x = filled(tape, std::vector<float>(kChannels, 3.f));
+        const Var a = scaled(tape, x, 2, nullptr, nullptr);
+        std::vector<Var> terms = {squared(tape, a, in_place, &shared)};
+        if (read_again) terms.push_back(squared(tape, a, in_place, &shared));
+        const Var loss = total(tape, sum(tape, terms));
+        std::vector<Var> outputs;
+        if (kept) outputs.push_back(a);
+        Plan plan(tape, {outputs, loss, {}, {x}, true}, workspace());
+        plan.forward(stream);
+        plan.backward(stream);
+        for (int c = 0; c < kChannels; ++c) ASSERT_EQ(plan.grad(x).data[c], read_again ? 48 : 24) << c;
+        for (int c = 0; kept && c < kChannels; ++c) ASSERT_EQ(plan.value(a).data[c], 6) << c;
+        EXPECT_EQ(shared, in_place && !read_again && !kept);
+      }
+}
+
 TEST(Plan, PlansShareOneWorkspaceAndReplayToTheSameBits) {
   Stream stream;
   Tape tape;
@@ -187,7 +235,8 @@ TEST(Plan, RefusesWhatCannotWork) {
        .outputs = {y},
        .saved = {},
        .forward = [](lanas::Run& run) { copy_scaled(run.stream, run.out(0), run.in(0), 1, 0); },
-       .backward = [](lanas::Run& run) { copy_scaled(run.stream, run.grad_in(0), run.out(0), 1, run.beta(0)); }});
+       .backward =
+           [](lanas::Run& run) { copy_scaled(run.stream, run.grad_in(0), run.out(0), 1, run.beta(0)); }});
   const Var other = total(tape, y);
   Plan plan(tape, {{other}, other, {}, {x}, true}, workspace());
   Stream stream;
