@@ -50,18 +50,22 @@ Var batch_norm(Builder& b, const std::string& name, Var x, Var out) {
   return normalise(b.tape, x, norm, out);
 }
 
-Normalised conv_unit(Builder& b, const UnitNames& names, Normalised x, UnitGeometry g, bool affine) {
-  const int cin = b.tape.shape(x.x).c;
+SeparableWithMoments unit_parameters(Builder& b, const UnitNames& names, int cin, UnitGeometry g) {
   Separable unit;
   if (g.kernel > 1) unit.depthwise = b.depthwise_weight(names.depthwise, g.kernel, cin);
   unit.pointwise = b.conv_weight(names.pointwise, g.cout, 1, cin);
   unit.stride = g.stride;
   unit.dilation = g.dilation;
-  Normalised y = separable_conv(b.tape, x, unit, b.running(names.batch_norm, g.cout));
+  return {unit, b.running(names.batch_norm, g.cout)};
+}
+
+Normalised conv_unit(Builder& b, const UnitNames& names, Normalised x, UnitGeometry g, bool affine) {
+  const SeparableWithMoments parameters = unit_parameters(b, names, b.tape.shape(x.x).c, g);
+  Normalised y = separable_conv(b.tape, x, parameters.unit, parameters.running);
   if (affine) {
-    const Norm parameters = b.affine(names.batch_norm, g.cout);
-    y.norm.gamma = parameters.gamma;
-    y.norm.beta = parameters.beta;
+    const Norm scale = b.affine(names.batch_norm, g.cout);
+    y.norm.gamma = scale.gamma;
+    y.norm.beta = scale.beta;
   }
   return y;
 }

@@ -37,6 +37,8 @@ struct UnitGeometry {
   int cout, kernel = 1, stride = 1, dilation = 1;
 };
 Normalised conv_unit(Builder& b, const UnitNames& names, Normalised x, UnitGeometry g, bool affine);
+// Its parameters alone, without affine part, of an input of cin channels.
+SeparableWithMoments unit_parameters(Builder& b, const UnitNames& names, int cin, UnitGeometry g);
 
 // FactorizedReduce: ReLU, two 1x1 stride-2 convolutions to cout/2 channels each (the second reads x shifted
 // by one row and one column), concatenated, BN. Weights name.conv1, name.conv2, batch norm name.bn.

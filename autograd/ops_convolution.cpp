@@ -62,12 +62,8 @@ int64_t separable_macs(const SeparableConv<float>& op, Shape y) {
   return y.pixels() / y.n * (depthwise + op.pointwise.size());
 }
 
-void separable_forward(Run& run, const SeparableInputs& at, const Separable& unit) {
-  const SeparableConv<float> op = bind(run, at, unit);
-  const Tensor y = run.out(0);
-  float *mean = run.out(1).data, *inv_std = run.out(2).data;
-  separable_conv_forward(run.stream, op, y, run.in(0), run.training ? mean : nullptr,
-                         run.training ? inv_std : nullptr, kBatchNormEps, run.scratch());
+// The moments of y that its readers take: running ones where this is no training pass.
+void finish_statistics(Run& run, const SeparableInputs& at, Tensor y, float* mean, float* inv_std) {
   float *running_mean = run.in(at.running_mean).data, *running_var = run.in(at.running_var).data;
   if (!run.training)
     batch_norm_statistics_from_running(run.stream, mean, inv_std, running_mean, running_var, y.c,
@@ -77,7 +73,16 @@ void separable_forward(Run& run, const SeparableInputs& at, const Separable& uni
                               kBatchNormEps);
 }
 
-void separable_backward(Run& run, const SeparableInputs& at, const Separable& unit) {
+void separable_forward(Run& run, const SeparableInputs& at, const Separable& unit) {
+  const SeparableConv<float> op = bind(run, at, unit);
+  const Tensor y = run.out(0);
+  float *mean = run.out(1).data, *inv_std = run.out(2).data;
+  separable_conv_forward(run.stream, op, y, run.in(0), run.training ? mean : nullptr,
+                         run.training ? inv_std : nullptr, kBatchNormEps, run.scratch());
+  finish_statistics(run, at, y, mean, inv_std);
+}
+
+SeparableConvGradient<float> bind_gradient(const Run& run, const SeparableInputs& at) {
   SeparableConvGradient<float> gradient;
   gradient.dx = run.grad_in(0);
   gradient.beta_dx = run.beta(0);
@@ -90,9 +95,47 @@ void separable_backward(Run& run, const SeparableInputs& at, const Separable& un
   if (at.gamma >= 0)
     gradient.norm = {run.grad_in(at.gamma).data, run.grad_in(at.beta).data, run.beta(at.gamma),
                      run.beta(at.beta)};
-  separable_conv_backward(run.stream, bind(run, at, unit), gradient, run.grad_out(0), run.in(0),
+  return gradient;
+}
+
+void separable_backward(Run& run, const SeparableInputs& at, const Separable& unit) {
+  separable_conv_backward(run.stream, bind(run, at, unit), bind_gradient(run, at), run.grad_out(0), run.in(0),
                           run.scratch());
 }
+
+// Several units that read input 0; unit u has outputs 3u, 3u + 1, 3u + 2.
+struct SeparableGroup {
+  std::vector<SeparableInputs> at;  // positions among the inputs of all
+  std::vector<Separable> units;
+
+  std::vector<SeparableConv<float>> bind_all(const Run& run) const {
+    std::vector<SeparableConv<float>> ops;
+    for (size_t u = 0; u < units.size(); ++u) ops.push_back(bind(run, at[u], units[u]));
+    return ops;
+  }
+
+  void forward(Run& run) const {
+    std::vector<SeparableConvOutput<float>> outputs;
+    for (int u = 0; u < int(units.size()); ++u) {
+      outputs.push_back({run.out(3 * u)});
+      if (run.training)
+        outputs.back().mean = run.out(3 * u + 1).data, outputs.back().inv_std = run.out(3 * u + 2).data;
+    }
+    separable_convs_forward(run.stream, bind_all(run), outputs, run.in(0), kBatchNormEps, run.scratch());
+    for (int u = 0; u < int(units.size()); ++u)
+      finish_statistics(run, at[size_t(u)], run.out(3 * u), run.out(3 * u + 1).data, run.out(3 * u + 2).data);
+  }
+
+  void backward(Run& run) const {
+    std::vector<SeparableConvGradient<float>> gradients;
+    std::vector<Tensor> dys;
+    for (int u = 0; u < int(units.size()); ++u) {
+      gradients.push_back(bind_gradient(run, at[size_t(u)]));
+      dys.push_back(run.grad_out(3 * u));
+    }
+    separable_convs_backward(run.stream, bind_all(run), gradients, dys, run.in(0), run.scratch());
+  }
+};
 
 }  // namespace
 
@@ -179,6 +222,49 @@ Normalised separable_conv(Tape& tape, Normalised x, Separable unit, RunningMomen
                .scratch_bytes = scratch,
                .macs = separable_macs(op, ys)});
   return out;
+}
+
+std::vector<Normalised> separable_convs(Tape& tape, Var x, const std::vector<SeparableWithMoments>& units) {
+  const Shape xs = tape.shape(x);
+  std::vector<SeparableConv<float>> ops;
+  std::vector<Normalised> results;
+  std::vector<Var> outputs;
+  SeparableInputs all;
+  all.add(x);
+  SeparableGroup group;
+  int64_t macs = 0;
+  for (const SeparableWithMoments& from : units) {
+    ops.push_back(shapes_only(tape, from.unit));
+    const Shape ys = ops.back().output_shape(xs);
+    SeparableInputs at;
+    at.depthwise = all.add(from.unit.depthwise);
+    at.pointwise = all.add(from.unit.pointwise);
+    group.at.push_back(at), group.units.push_back(from.unit);
+    results.push_back(
+        {tape.activation(ys), {tape.statistic({1, 1, 1, ys.c}), tape.statistic({1, 1, 1, ys.c}), {}, {}}});
+    const Normalised& y = results.back();
+    outputs.insert(outputs.end(), {y.x, y.norm.mean, y.norm.inv_std});
+    macs += separable_macs(ops.back(), ys);
+  }
+  const std::vector<Var> saved = all.vars;
+  for (size_t u = 0; u < units.size(); ++u) {
+    group.at[u].running_mean = all.add(units[u].running.mean);
+    group.at[u].running_var = all.add(units[u].running.var);
+  }
+  const Stream most, one(tape.device(), 1);
+  size_t scratch = 0;
+  for (const Stream* stream : {&most, &one})
+    scratch = std::max({scratch, separable_convs_forward_scratch_bytes(*stream, ops, xs),
+                        separable_convs_backward_scratch_bytes(*stream, ops, xs)});
+  tape.record({.name = "separable_convs",
+               .inputs = all.vars,
+               .outputs = outputs,
+               .saved = saved,
+               .forward = [group](Run& run) { group.forward(run); },
+               .backward = [group](Run& run) { group.backward(run); },
+               .scratch_bytes = scratch,
+               .macs = macs});
+  return results;
 }
 
 Var separable_conv_inference(Tape& tape, Var x, Separable unit, Var bias, Var out, bool accumulate,

@@ -1,6 +1,7 @@
 #include "nas/cell.h"
 
 #include <map>
+#include <optional>
 
 namespace lanas {
 namespace {
@@ -20,27 +21,35 @@ std::vector<Var> preprocess_both(Builder& b, const std::string& prefix, const Ce
   return {state0, preprocess(b, prefix + "preprocess1", input1, place.channels, false, affine)};
 }
 
+struct UnitPlan {
+  UnitNames names;
+  UnitGeometry geometry;
+};
+
+// The units of a separable (two) or dilated (one) convolution from c to c channels, in their order.
+std::vector<UnitPlan> convolution_units(const std::string& name, OpKind op, int c, int stride) {
+  const int kernel = op == OpKind::sep_conv_5x5 || op == OpKind::dil_conv_5x5 ? 5 : 3;
+  switch (op) {
+    case OpKind::sep_conv_3x3:
+    case OpKind::sep_conv_5x5:
+      return {{{name + ".depthwise1", name + ".pointwise1", name + ".bn1"}, {c, kernel, stride}},
+              {{name + ".depthwise2", name + ".pointwise2", name + ".bn2"}, {c, kernel}}};
+    case OpKind::dil_conv_3x3:
+    case OpKind::dil_conv_5x5:
+      return {{{name + ".depthwise", name + ".pointwise", name + ".bn"}, {c, kernel, stride, 2}}};
+    default:
+      throw Error(join("cell ", name, ": ", op_name(op), " is no convolution"));
+  }
+}
+
 // The ops with weights: separable and dilated convolutions, and the skip connection of stride 2.
 Normalised weighted_op(Builder& b, const std::string& name, OpKind op, Var x, int stride, bool affine) {
   const int c = b.tape.shape(x).c;
-  const int kernel = op == OpKind::sep_conv_5x5 || op == OpKind::dil_conv_5x5 ? 5 : 3;
-  switch (op) {
-    case OpKind::skip_connect:
-      return factorized_reduce(b, name, x, c, affine);
-    case OpKind::sep_conv_3x3:
-    case OpKind::sep_conv_5x5: {
-      const Normalised half = conv_unit(b, {name + ".depthwise1", name + ".pointwise1", name + ".bn1"},
-                                        {x, {}}, {c, kernel, stride}, affine);
-      return conv_unit(b, {name + ".depthwise2", name + ".pointwise2", name + ".bn2"}, half, {c, kernel},
-                       affine);
-    }
-    case OpKind::dil_conv_3x3:
-    case OpKind::dil_conv_5x5:
-      return conv_unit(b, {name + ".depthwise", name + ".pointwise", name + ".bn"}, {x, {}},
-                       {c, kernel, stride, 2}, affine);
-    default:
-      throw Error(join("cell ", name, ": ", op_name(op), " has no weights"));
-  }
+  if (op == OpKind::skip_connect) return factorized_reduce(b, name, x, c, affine);
+  Normalised y{x, {}};
+  for (const UnitPlan& unit : convolution_units(name, op, c, stride))
+    y = conv_unit(b, unit.names, y, unit.geometry, affine);
+  return y;
 }
 
 // The value of `key`, made the first time it is asked for.
@@ -105,17 +114,33 @@ class SupernetCell {
     });
   }
 
+  // The convolutions of an edge begin with units that read the state together.
   void add_edge(int edge, int input, Var state, std::vector<MixedTerm>& terms) {
     const Var x = seen(input, state);
-    for (int kind = 1; kind < kOps; ++kind)  // none adds zero: its weight only takes from the others
-      terms.push_back({apply(OpKind(kind), edge, input, x), input * kOps + kind});
-  }
-
-  Normalised apply(OpKind op, int edge, int input, Var x) {
-    if (op == OpKind::max_pool_3x3 || op == OpKind::avg_pool_3x3) return pool(op, input, x);
-    const int stride = edge_stride(place_, input);
-    if (op == OpKind::skip_connect && stride == 1) return {x, {}};
-    return weighted_op(b_, join(prefix_, "edges.", edge, ".", op_name(op)), op, x, stride, false);
+    const int stride = edge_stride(place_, input), c = tape_.shape(x).c;
+    std::vector<SeparableWithMoments> first;
+    std::vector<std::optional<SeparableWithMoments>> second;
+    for (int kind = 1; kind < kOps; ++kind) {  // none adds zero: its weight only takes from the others
+      const OpKind op = OpKind(kind);
+      const std::string name = join(prefix_, "edges.", edge, ".", op_name(op));
+      if (op == OpKind::max_pool_3x3 || op == OpKind::avg_pool_3x3) {
+        terms.push_back({pool(op, input, x), input * kOps + kind});
+      } else if (op == OpKind::skip_connect) {
+        const Normalised y = stride == 1 ? Normalised{x, {}} : factorized_reduce(b_, name, x, c, false);
+        terms.push_back({y, input * kOps + kind});
+      } else {
+        const std::vector<UnitPlan> units = convolution_units(name, op, c, stride);
+        first.push_back(unit_parameters(b_, units[0].names, c, units[0].geometry));
+        second.emplace_back();
+        if (units.size() > 1) second.back() = unit_parameters(b_, units[1].names, c, units[1].geometry);
+        terms.push_back({{}, input * kOps + kind});
+      }
+    }
+    const std::vector<Normalised> halves = separable_convs(tape_, x, first);
+    for (size_t i = 0; i < halves.size(); ++i) {
+      Normalised& y = terms[terms.size() - halves.size() + i].x;
+      y = second[i] ? separable_conv(tape_, halves[i], second[i]->unit, second[i]->running) : halves[i];
+    }
   }
 
   Builder& b_;

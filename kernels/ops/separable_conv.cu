@@ -241,6 +241,18 @@ void check_shapes(const char* name, const SeparableConv<float>& op, Shape y, Sha
   CHECK(y == op.output_shape(x), name, ": output ", y, " is not ", op.output_shape(x), " for x ", x);
 }
 
+void check_gradient(const char* name, const SeparableConv<float>& op,
+                    const SeparableConvGradient<float>& gradient, Tensor dy, Tensor x) {
+  check_shapes(name, op, dy.shape(), x.shape());
+  CHECK(!gradient.dx || gradient.dx.shape() == x.shape(), name, ": dx ", gradient.dx.shape(),
+        " does not match x ", x.shape());
+  CHECK(!gradient.d_depthwise || gradient.d_depthwise.shape() == op.depthwise.shape(), name, ": d_depthwise ",
+        gradient.d_depthwise.shape(), " does not match ", op.depthwise.shape());
+  CHECK(!gradient.d_pointwise || gradient.d_pointwise.shape() == op.pointwise.shape(), name, ": d_pointwise ",
+        gradient.d_pointwise.shape(), " does not match ", op.pointwise.shape());
+  CHECK((!gradient.norm.dgamma && !gradient.norm.dbeta) || op.norm, name, ": dgamma, dbeta without op.norm");
+}
+
 }  // namespace
 
 void separable_conv_forward(Stream& stream, const SeparableConv<float>& op, Tensor y, Tensor x, float* y_mean,
@@ -250,24 +262,17 @@ void separable_conv_forward(Stream& stream, const SeparableConv<float>& op, Tens
   stream.activate();
   if (stream.device() == Device::cuda)
     return launch_unit(stream, y, x, Unit::from(op), nullptr, 0, y_mean, y_inv_std, eps);
-  return cpu::separable_conv_forward(op, y, x, y_mean, y_inv_std, eps, scratch);
+  const SeparableConvOutput<float> output{y, y_mean, y_inv_std};
+  return cpu::separable_conv_forward({&op, 1}, {&output, 1}, x, eps, scratch);
 }
 
 void separable_conv_backward(Stream& stream, const SeparableConv<float>& op,
                              const SeparableConvGradient<float>& gradient, Tensor dy, Tensor x,
                              float* scratch) {
-  const char* name = "separable_conv_backward";
-  check_shapes(name, op, dy.shape(), x.shape());
-  CHECK(!gradient.dx || gradient.dx.shape() == x.shape(), name, ": dx ", gradient.dx.shape(),
-        " does not match x ", x.shape());
-  CHECK(!gradient.d_depthwise || gradient.d_depthwise.shape() == op.depthwise.shape(), name, ": d_depthwise ",
-        gradient.d_depthwise.shape(), " does not match ", op.depthwise.shape());
-  CHECK(!gradient.d_pointwise || gradient.d_pointwise.shape() == op.pointwise.shape(), name, ": d_pointwise ",
-        gradient.d_pointwise.shape(), " does not match ", op.pointwise.shape());
-  CHECK((!gradient.norm.dgamma && !gradient.norm.dbeta) || op.norm, name, ": dgamma, dbeta without op.norm");
+  check_gradient("separable_conv_backward", op, gradient, dy, x);
   stream.activate();
   if (stream.device() == Device::cuda) return launch_unit_backward(stream, op, gradient, dy, x, scratch);
-  return cpu::separable_conv_backward(op, gradient, dy, x, scratch);
+  return cpu::separable_conv_backward({&op, 1}, {&gradient, 1}, {&dy, 1}, x, scratch);
 }
 
 void separable_conv_inference(Stream& stream, const SeparableConv<float>& op, Tensor y, Tensor x,
@@ -281,17 +286,85 @@ void separable_conv_inference(Stream& stream, const SeparableConv<float>& op, Te
 
 size_t separable_conv_forward_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x) {
   if (stream.device() == Device::cuda) return 0;
-  return cpu::separable_conv_forward_scratch_bytes(op, x, stream.threads());
+  return cpu::separable_conv_forward_scratch_bytes({&op, 1}, x, stream.threads());
 }
 
 size_t separable_conv_backward_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x) {
   if (stream.device() == Device::cuda) return unit_backward_scratch_bytes(op, x);
-  return cpu::separable_conv_backward_scratch_bytes(op, x, stream.threads());
+  return cpu::separable_conv_backward_scratch_bytes({&op, 1}, x, stream.threads());
 }
 
 size_t separable_conv_inference_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x) {
   if (stream.device() == Device::cuda) return 0;
-  return cpu::separable_conv_forward_scratch_bytes(op, x, stream.threads());
+  return cpu::separable_conv_forward_scratch_bytes({&op, 1}, x, stream.threads());
+}
+
+namespace {
+
+void check_common(const char* name, std::span<const SeparableConv<float>> ops, size_t results) {
+  CHECK(!ops.empty() && ops.size() == results, name, ": ", results, " results for ", ops.size(), " units");
+  for (const SeparableConv<float>& op : ops) {
+    CHECK(op.stride == ops[0].stride && op.pointwise.n == ops[0].pointwise.n, name, ": stride ", op.stride,
+          " and ", op.pointwise.n, " channels do not match ", ops[0].stride, " and ", ops[0].pointwise.n,
+          " of the first unit");
+    CHECK(op.has_depthwise() && op.relu && !op.norm, name,
+          ": units that share an input have a depthwise part, ReLU and no norm");
+  }
+}
+
+}  // namespace
+
+void separable_convs_forward(Stream& stream, std::span<const SeparableConv<float>> ops,
+                             std::span<const SeparableConvOutput<float>> outputs, Tensor x, float eps,
+                             float* scratch) {
+  const char* name = "separable_convs_forward";
+  check_common(name, ops, outputs.size());
+  for (size_t u = 0; u < ops.size(); ++u) {
+    const SeparableConvOutput<float>& out = outputs[u];
+    check_shapes(name, ops[u], out.y.shape(), x.shape());
+    CHECK(!out.mean == !out.inv_std && !out.mean == !outputs[0].mean, name,
+          ": means and inv_stds of all units go together");
+  }
+  stream.activate();
+  if (stream.device() == Device::cpu) return cpu::separable_conv_forward(ops, outputs, x, eps, scratch);
+  for (size_t u = 0; u < ops.size(); ++u)
+    separable_conv_forward(stream, ops[u], outputs[u].y, x, outputs[u].mean, outputs[u].inv_std, eps,
+                           scratch);
+}
+
+void separable_convs_backward(Stream& stream, std::span<const SeparableConv<float>> ops,
+                              std::span<const SeparableConvGradient<float>> gradients,
+                              std::span<const Tensor> dys, Tensor x, float* scratch) {
+  const char* name = "separable_convs_backward";
+  check_common(name, ops, gradients.size());
+  check_common(name, ops, dys.size());
+  for (size_t u = 0; u < ops.size(); ++u) {
+    check_gradient(name, ops[u], gradients[u], dys[u], x);
+    CHECK(gradients[u].dx.data == gradients[0].dx.data, name,
+          ": units that share an input share its gradient");
+  }
+  stream.activate();
+  if (stream.device() == Device::cpu) return cpu::separable_conv_backward(ops, gradients, dys, x, scratch);
+  for (size_t u = 0; u < ops.size(); ++u) {
+    SeparableConvGradient<float> gradient = gradients[u];
+    gradient.beta_dx = u == 0 ? gradients[0].beta_dx : 1.0f;
+    separable_conv_backward(stream, ops[u], gradient, dys[u], x, scratch);
+  }
+}
+
+size_t separable_convs_forward_scratch_bytes(const Stream& stream, std::span<const SeparableConv<float>> ops,
+                                             Shape x) {
+  if (stream.device() == Device::cuda) return 0;
+  return cpu::separable_conv_forward_scratch_bytes(ops, x, stream.threads());
+}
+
+size_t separable_convs_backward_scratch_bytes(const Stream& stream, std::span<const SeparableConv<float>> ops,
+                                              Shape x) {
+  if (stream.device() == Device::cpu)
+    return cpu::separable_conv_backward_scratch_bytes(ops, x, stream.threads());
+  size_t bytes = 0;
+  for (const SeparableConv<float>& op : ops) bytes = std::max(bytes, unit_backward_scratch_bytes(op, x));
+  return bytes;
 }
 
 }  // namespace lanas

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 
 #include "kernels/core/device.h"
 #include "kernels/core/tensor.h"
@@ -43,6 +44,13 @@ struct SeparableConvGradient {
   NormGradient<T> norm;  // dgamma, dbeta of op.norm
 };
 
+// Where a unit's result goes.
+template <class T>
+struct SeparableConvOutput {
+  View<T> y;
+  T *mean = nullptr, *inv_std = nullptr;  // [cout], 1/sqrt(biased variance + eps); both null: no statistics
+};
+
 // Scratch for one call on this stream (its thread count matters); only the shapes of op's weights are read.
 size_t separable_conv_forward_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x);
 size_t separable_conv_backward_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x);
@@ -59,6 +67,20 @@ void separable_conv_forward(Stream& stream, const SeparableConv<float>& op, Tens
 void separable_conv_backward(Stream& stream, const SeparableConv<float>& op,
                              const SeparableConvGradient<float>& gradient, Tensor dy, Tensor x,
                              float* scratch);
+
+// The same for units that read one x: of one stride and one number of output channels, with ReLU and
+// depthwise part, without norm. The gradients' dx are one tensor, which gets the sum; the first unit's
+// beta_dx counts.
+size_t separable_convs_forward_scratch_bytes(const Stream& stream, std::span<const SeparableConv<float>> ops,
+                                             Shape x);
+size_t separable_convs_backward_scratch_bytes(const Stream& stream, std::span<const SeparableConv<float>> ops,
+                                              Shape x);
+void separable_convs_forward(Stream& stream, std::span<const SeparableConv<float>> ops,
+                             std::span<const SeparableConvOutput<float>> outputs, Tensor x, float eps,
+                             float* scratch);
+void separable_convs_backward(Stream& stream, std::span<const SeparableConv<float>> ops,
+                              std::span<const SeparableConvGradient<float>> gradients,
+                              std::span<const Tensor> dys, Tensor x, float* scratch);
 
 // y = beta*y + unit(x) + bias: batch norms folded by the caller. bias: [cout] or null.
 // Images are split into rows where the batch is smaller than the thread count.

@@ -1,7 +1,7 @@
 // separable_conv_cpu.cpp -- forward and inference of separable_conv in vectors: one image (or strip of rows)
-// per thread at a time goes into a padded buffer, then four rows at a time through the depthwise part, held
-// in L1, and the pointwise part. Sums go to double per image and are added in the order of the images, so the
-// statistics do not depend on the thread count.
+// per thread at a time goes into a padded buffer, then, for each unit that reads it, four rows at a time
+// through the depthwise part, held in L1, and the pointwise part. Sums go to double per image and are added
+// in the order of the images, so the statistics do not depend on the thread count.
 #include "kernels/ops/separable_conv_cpu.h"
 
 #include <cmath>
@@ -125,6 +125,7 @@ void fill_pointwise_table(float* table, const Plan& plan, bool backward) {
 
 namespace {
 
+// One of the units that read one x.
 struct Forward {
   Plan plan;
   Tensor y, x;
@@ -133,24 +134,18 @@ struct Forward {
   NormTable norm;
   float *depthwise, *pointwise, *bias;
   double* sums;  // [n][2][cout_pad]: of y and y^2
-  char* threads_base;
-  size_t thread_bytes;
 
-  Forward(const SeparableConv<float>& op, Shape x_shape, int threads, Carver& carver)
-      : plan(op, x_shape, lanes_of(cpu_isa())) {
+  Forward(const SeparableConv<float>& op, Shape x_shape, const Common& common, Carver& carver)
+      : plan(op, x_shape, lanes_of(cpu_isa()), common) {
     const int cout = round_up(plan.y.c, kMaxLanes);
     norm.carve(carver, plan);
     depthwise = carver.take<float>(depthwise_table_size(plan));
     pointwise = carver.take<float>(pointwise_table_size(plan));
     bias = carver.take<float>(size_t(cout));
     sums = carver.take<double>(size_t(plan.y.n) * 2 * cout);
-    Carver one(nullptr);
-    Thread(plan, one);
-    thread_bytes = one.used();
-    threads_base = carver.take<char>(thread_bytes * size_t(threads));
   }
 
-  // Buffers of one thread.
+  // Buffers of one thread, for one unit after the other.
   struct Thread {
     float *padded, *d, *out, *sums;
     Thread(const Plan& plan, Carver& carver) {
@@ -161,6 +156,21 @@ struct Forward {
       sums = carver.take<float>(2 * size_t(cout));
     }
   };
+};
+
+struct Forwards {
+  std::vector<Forward> units;
+  char* threads_base;
+  size_t thread_bytes;
+  Forwards(std::span<const SeparableConv<float>> ops, Shape x, int threads, Carver& carver) {
+    const Common common(ops);
+    units.reserve(ops.size());
+    for (const SeparableConv<float>& op : ops) units.emplace_back(op, x, common, carver);
+    Carver one(nullptr);
+    Forward::Thread(units[0].plan, one);
+    thread_bytes = one.used();
+    threads_base = carver.take<char>(thread_bytes * size_t(threads));
+  }
 };
 
 // y rows o, o + step, ... from the depthwise rows in d.
@@ -188,20 +198,22 @@ LANAS_INLINE void pointwise_rows(const Forward& f, const Forward::Thread& t, con
                      f.beta);
 }
 
-// Output rows [begin, end) of image n.
+// Output rows [begin, end) of image n. `first` unit of those that read x: packs it. next: where y goes after
+// this one, null for the last unit, which asks for the next image.
 template <int W, bool STATS>
-LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int n, int begin, int end) {
+LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int n, int begin, int end,
+                                bool first, const Forward* next, const Forward& after) {
   const Plan& plan = f.plan;
   const bool depthwise = plan.op.has_depthwise();
   const int tail = plan.d_vectors() * W - plan.y.w * plan.x.c;
-  if (depthwise) pack_rows<W>(t.padded, plan, f.x, n, begin, end, f.norm);
+  if (depthwise && first) pack_rows<W>(t.padded, plan, f.x, n, begin, end, f.norm);
   const StencilShape shape = plan.stencil_shape();
   int done = 0;
   for_tiles(begin, end, depthwise ? plan.step : 1, [&](int o, int rows) LANAS_LAMBDA {
     Rows d{{}, rows, plan.x.c};
     for (int r = 0; r < 4; ++r) d.row[r] = t.d + r * plan.d_pitch;
     if (depthwise) {
-      const float* in = t.padded + ptrdiff_t(o - begin) * plan.op.stride * plan.pitch;
+      const float* in = t.padded + ptrdiff_t((o - begin) * plan.op.stride + plan.inset) * plan.pitch;
       with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
         stencil<W, k, jump, count>(d.row, in, f.depthwise, shape);
       });
@@ -211,9 +223,10 @@ LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int 
     for (int r = 0; tail && r < rows; ++r) std::fill_n(d.row[r] + plan.y.w * plan.x.c, tail, 0.0f);
     pointwise_rows<W, STATS>(f, t, d, n, o);
     if (STATS) {  // training goes through a batch
-      prefetch_rows<false>(f.x, n + 1, done * plan.op.stride, (done + rows) * plan.op.stride, plan.spread(),
-                           plan.op.offset);
-      prefetch_rows<true>(f.y, n + 1, done, done + rows);
+      if (!next)
+        prefetch_rows<false>(f.x, n + 1, done * plan.op.stride, (done + rows) * plan.op.stride, plan.spread(),
+                             plan.op.offset);
+      prefetch_rows<true>(next ? next->y : after.y, next ? n : n + 1, done, done + rows);
       done += rows;
     }
   });
@@ -225,8 +238,8 @@ LANAS_INLINE void clear_borders(float* padded, const Plan& plan) {
   for (int row = 0; row < plan.padded_rows(); ++row, padded += plan.pitch) {
     int from = 0;  // written up to here
     for (int parity = 0; parity < stride; ++parity) {
-      const int first = (parity + plan.pad) % stride;
-      const int begin = parity * plan.plane + (first + plan.pad) / stride * c;
+      const int first = (parity + plan.common.pad) % stride;
+      const int begin = parity * plan.plane + (first + plan.common.pad) / stride * c;
       std::fill(padded + from, padded + begin, 0.0f);
       from = begin + (plan.x.w - first + stride - 1) / stride * c;
     }
@@ -235,52 +248,59 @@ LANAS_INLINE void clear_borders(float* padded, const Plan& plan) {
 }
 
 template <int W>
-LANAS_INLINE void forward_thread(const Forward& f, int thread, int threads) {
-  const Plan& plan = f.plan;
-  Carver carver(f.threads_base + f.thread_bytes * size_t(thread));
+LANAS_INLINE void forward_thread(const Forwards& all, int thread, int threads) {
+  const Forward& first = all.units[0];
+  const Plan& plan = first.plan;
+  Carver carver(all.threads_base + all.thread_bytes * size_t(thread));
   const Forward::Thread t(plan, carver);
   clear_borders(t.padded, plan);
   const int block = 4 * plan.step, blocks = (plan.y.h + block - 1) / block;
-  const int strips = f.statistics ? 1 : std::clamp(threads / plan.y.n, 1, blocks);
+  const int strips = first.statistics ? 1 : std::clamp(threads / plan.y.n, 1, blocks);
   const int64_t items = int64_t{plan.y.n} * strips;
   for (int64_t i = items * thread / threads; i < items * (thread + 1) / threads; ++i) {
     const int n = int(i / strips), strip = int(i % strips);
     const int begin = blocks * strip / strips * block;
     const int end = std::min(plan.y.h, blocks * (strip + 1) / strips * block);
-    if (!f.statistics) {
-      forward_strip<W, false>(f, t, n, begin, end);
+    if (!first.statistics) {
+      forward_strip<W, false>(first, t, n, begin, end, true, nullptr, first);
       continue;
     }
-    std::fill_n(t.sums, 2 * plan.cout_pad, 0.0f);
-    forward_strip<W, true>(f, t, n, begin, end);
-    for (int j = 0; j < 2 * plan.cout_pad; ++j)
-      f.sums[int64_t{n} * 2 * plan.cout_pad + j] = double(t.sums[j]);
+    for (size_t u = 0; u < all.units.size(); ++u) {
+      const Forward& f = all.units[u];
+      std::fill_n(t.sums, 2 * plan.cout_pad, 0.0f);
+      forward_strip<W, true>(f, t, n, begin, end, u == 0, u + 1 < all.units.size() ? &f + 1 : nullptr, first);
+      for (int j = 0; j < 2 * plan.cout_pad; ++j)
+        f.sums[int64_t{n} * 2 * plan.cout_pad + j] = double(t.sums[j]);
+    }
   }
 }
 
-LANAS_TARGET_AVX512 void forward_avx512(const Forward& f, int thread, int threads) {
+LANAS_TARGET_AVX512 void forward_avx512(const Forwards& f, int thread, int threads) {
   forward_thread<16>(f, thread, threads);
 }
-LANAS_TARGET_AVX2 void forward_avx2(const Forward& f, int thread, int threads) {
+LANAS_TARGET_AVX2 void forward_avx2(const Forwards& f, int thread, int threads) {
   forward_thread<8>(f, thread, threads);
 }
-__attribute__((flatten)) void forward_base(const Forward& f, int thread, int threads) {
+__attribute__((flatten)) void forward_base(const Forwards& f, int thread, int threads) {
   forward_thread<4>(f, thread, threads);
 }
 
-void run(Forward& f, const float* bias) {
-  const Plan& plan = f.plan;
-  f.norm.fill(plan, true);
-  if (plan.op.has_depthwise()) fill_depthwise_table(f.depthwise, plan);
-  fill_pointwise_table(f.pointwise, plan, false);
-  for (int j = 0; j < plan.cout_pad; ++j) {
-    const int channel = plan.flat ? j % plan.y.c : j;
-    f.bias[j] = bias && channel < plan.y.c ? bias[channel] : 0.0f;
+void run(Forwards& all, const float* bias) {
+  for (Forward& f : all.units) {
+    const Plan& plan = f.plan;
+    f.norm.fill(plan, true);
+    if (plan.op.has_depthwise()) fill_depthwise_table(f.depthwise, plan);
+    fill_pointwise_table(f.pointwise, plan, false);
+    for (int j = 0; j < plan.cout_pad; ++j) {
+      const int channel = plan.flat ? j % plan.y.c : j;
+      f.bias[j] = bias && channel < plan.y.c ? bias[channel] : 0.0f;
+    }
   }
   on_threads([&](int thread, int threads) {
-    if (plan.lanes == 16) return forward_avx512(f, thread, threads);
-    if (plan.lanes == 8) return forward_avx2(f, thread, threads);
-    forward_base(f, thread, threads);
+    const int lanes = all.units[0].plan.lanes;
+    if (lanes == 16) return forward_avx512(all, thread, threads);
+    if (lanes == 8) return forward_avx2(all, thread, threads);
+    forward_base(all, thread, threads);
   });
 }
 
@@ -306,27 +326,34 @@ void statistics(const Forward& f, float* y_mean, float* y_inv_std, float eps) {
 
 }  // namespace
 
-size_t separable_conv_forward_scratch_bytes(const SeparableConv<float>& op, Shape x, int threads) {
+size_t separable_conv_forward_scratch_bytes(std::span<const SeparableConv<float>> ops, Shape x, int threads) {
   Carver carver(nullptr);
-  Forward(op, x, threads, carver);
+  Forwards(ops, x, threads, carver);
   return carver.used();
 }
 
-void separable_conv_forward(const SeparableConv<float>& op, Tensor y, Tensor x, float* y_mean,
-                            float* y_inv_std, float eps, float* scratch) {
+void separable_conv_forward(std::span<const SeparableConv<float>> ops,
+                            std::span<const SeparableConvOutput<float>> outputs, Tensor x, float eps,
+                            float* scratch) {
   Carver carver(scratch);
-  Forward f(op, x.shape(), omp_get_max_threads(), carver);
-  f.y = y, f.x = x, f.statistics = y_mean != nullptr;
-  run(f, nullptr);
-  if (y_mean) statistics(f, y_mean, y_inv_std, eps);
+  Forwards all(ops, x.shape(), omp_get_max_threads(), carver);
+  const bool with_statistics = outputs[0].mean;
+  for (size_t u = 0; u < ops.size(); ++u) {
+    Forward& f = all.units[u];
+    f.y = outputs[u].y, f.x = x, f.statistics = with_statistics || ops.size() > 1;
+  }
+  run(all, nullptr);
+  for (size_t u = 0; u < ops.size() && with_statistics; ++u)
+    statistics(all.units[u], outputs[u].mean, outputs[u].inv_std, eps);
 }
 
 void separable_conv_inference(const SeparableConv<float>& op, Tensor y, Tensor x, const float* bias,
                               float beta, float* scratch) {
   Carver carver(scratch);
-  Forward f(op, x.shape(), omp_get_max_threads(), carver);
+  Forwards all({&op, 1}, x.shape(), omp_get_max_threads(), carver);
+  Forward& f = all.units[0];
   f.y = y, f.x = x, f.beta = beta;
-  run(f, bias);
+  run(all, bias);
 }
 
 }  // namespace lanas::cpu

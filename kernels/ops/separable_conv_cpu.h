@@ -6,12 +6,14 @@
 
 namespace lanas::cpu {
 
-size_t separable_conv_forward_scratch_bytes(const SeparableConv<float>& op, Shape x, int threads);
-size_t separable_conv_backward_scratch_bytes(const SeparableConv<float>& op, Shape x, int threads);
-void separable_conv_forward(const SeparableConv<float>& op, Tensor y, Tensor x, float* y_mean,
-                            float* y_inv_std, float eps, float* scratch);
-void separable_conv_backward(const SeparableConv<float>& op, const SeparableConvGradient<float>& gradient,
-                             Tensor dy, Tensor x, float* scratch);
+size_t separable_conv_forward_scratch_bytes(std::span<const SeparableConv<float>> ops, Shape x, int threads);
+size_t separable_conv_backward_scratch_bytes(std::span<const SeparableConv<float>> ops, Shape x, int threads);
+void separable_conv_forward(std::span<const SeparableConv<float>> ops,
+                            std::span<const SeparableConvOutput<float>> outputs, Tensor x, float eps,
+                            float* scratch);
+void separable_conv_backward(std::span<const SeparableConv<float>> ops,
+                             std::span<const SeparableConvGradient<float>> gradients,
+                             std::span<const Tensor> dys, Tensor x, float* scratch);
 void separable_conv_inference(const SeparableConv<float>& op, Tensor y, Tensor x, const float* bias,
                               float beta, float* scratch);
 

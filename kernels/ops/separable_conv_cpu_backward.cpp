@@ -4,77 +4,11 @@
 // parity of rows and columns, so that no zeros stand between the rows (Lattice). Behind a norm dz is stored,
 // its sums are taken, and a second pass writes dx = a dz + b x + c.
 // Weight gradients go to double per image and thread and are added in the order of the threads.
-#include <cmath>
-
+#include "kernels/ops/separable_conv_backward.h"
 #include "kernels/ops/separable_conv_cpu.h"
-#include "kernels/ops/separable_conv_plan.h"
 
 namespace lanas::cpu {
 namespace {
-
-struct Backward {
-  Plan plan;
-  Lattice lattice;
-  SeparableConvGradient<float> gradient;
-  Tensor dy, x;
-  bool want_dp, want_dw, want_dz;
-  Tensor dz;  // behind a norm: where dz waits for its sums; dx itself where that may be overwritten
-  NormTable norm, xhat, dx_table;  // dx_table: scale and shift of x; a: factor of dz
-  float *dx_factor, *depthwise, *pointwise, *zeros;
-  float* flipped[2][2];  // of the parities of rows and columns
-  double* norm_sums;     // [n][2][lanes repeating the channels]: of dz and dz xhat
-  int lanes_c;           // floats after which channels repeat, for whole vectors
-  int wide_pitch, wide_rows, x_pitch;
-  char* threads_base;
-  size_t thread_bytes;
-  int threads_used = 1;
-
-  Backward(const SeparableConv<float>& op, Shape x_shape, int threads, Carver& carver)
-      : plan(op, x_shape, lanes_of(cpu_isa())), lattice(plan) {
-    const size_t most = size_t(std::lcm(x_shape.c, kMaxLanes));
-    lanes_c = plan.period * plan.lanes;
-    const auto wide = [&](int size) { return lattice.margin + (size - 1 + plan.pad) / op.stride + 1; };
-    wide_pitch = round_up(wide(x_shape.w) * x_shape.c, kMaxLanes) + kMaxLanes;
-    wide_rows = wide(x_shape.h);
-    x_pitch = round_up(x_shape.w * x_shape.c, kMaxLanes);
-    norm.carve(carver, plan), xhat.carve(carver, plan), dx_table.carve(carver, plan);
-    dx_factor = carver.take<float>(most);
-    depthwise = carver.take<float>(depthwise_table_size(plan));
-    for (auto& row : flipped)
-      for (float*& table : row) table = carver.take<float>(depthwise_table_size(plan));
-    pointwise = carver.take<float>(pointwise_table_size(plan));
-    zeros = carver.take<float>(size_t(round_up(x_shape.c, kMaxLanes)));
-    norm_sums = carver.take<double>(size_t(x_shape.n) * 2 * most);
-    dz = Tensor(carver.take<float>(size_t(x_shape.size())), x_shape);
-    Carver one(nullptr);
-    Thread(*this, one);
-    thread_bytes = one.used();
-    threads_base = carver.take<char>(thread_bytes * size_t(threads));
-  }
-
-  size_t dp_size() const { return size_t(plan.x.c) * round_up(plan.y.c, kMaxLanes); }
-
-  struct Thread {
-    double *dp_sum, *dw_sum;                            // of this thread's images
-    float *dp, *dw, *norm_sums;                         // of one image
-    float *padded, *wide, *d, *dd, *dy, *rows, *z, *x;  // wide: dd with zeros around
-    Thread(const Backward& b, Carver& carver) {
-      const Plan& plan = b.plan;
-      const size_t cout = size_t(round_up(plan.y.c, kMaxLanes)), cin = size_t(round_up(plan.x.c, kMaxLanes));
-      const size_t row = size_t(round_up(plan.y.w, kMaxLanes));
-      dp_sum = carver.take<double>(b.dp_size()), dp = carver.take<float>(b.dp_size());
-      dw_sum = carver.take<double>(depthwise_table_size(plan)),
-      dw = carver.take<float>(depthwise_table_size(plan));
-      norm_sums = carver.take<float>(2 * size_t(std::lcm(plan.x.c, kMaxLanes)));
-      padded = carver.take<float>(size_t(plan.padded_rows()) * plan.pitch);
-      wide = carver.take<float>(size_t(b.wide_rows) * b.wide_pitch);
-      d = carver.take<float>(4 * size_t(plan.d_pitch)), dd = carver.take<float>(4 * size_t(plan.d_pitch));
-      dy = carver.take<float>(4 * row * cout);
-      rows = carver.take<float>(4 * std::max({row * cin, size_t(b.wide_pitch), size_t(b.x_pitch)}));
-      z = carver.take<float>(size_t(b.x_pitch)), x = carver.take<float>(size_t(b.x_pitch));
-    }
-  };
-};
 
 template <int W>
 LANAS_INLINE Rows dy_rows(const Backward& b, const Backward::Thread& t, int n, int o, int count) {
@@ -183,7 +117,7 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
   const Plan& plan = b.plan;
   const bool depthwise = plan.op.has_depthwise();
   const int c = plan.x.c, stride = plan.op.stride;
-  const float* in = t.padded + ptrdiff_t(o) * stride * plan.pitch;
+  const float* in = t.padded + ptrdiff_t(o * stride + plan.inset) * plan.pitch;
   Rows d{{}, rows, c}, dd{{}, rows, c};
   for (int r = 0; r < 4; ++r) {
     d.row[r] = t.d + r * plan.d_pitch;
@@ -211,6 +145,26 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
     finish_row<W>(b, t, dd.row[r], d.row[r], n, (o + r) * stride + plan.op.offset, plan.op.offset, stride);
 }
 
+template <int W>
+LANAS_INLINE void add_row(float* sum, const float* row, int vectors) {
+  for (int v = 0; v < vectors; ++v) store<W>(sum + v * W, load<W>(sum + v * W) + load<W>(row + v * W));
+}
+
+// dx of one image from the sum of the units' dz.
+template <int W>
+LANAS_INLINE void finish_sum(const Backward& b, const Backward::Thread& t, int n) {
+  const Plan& plan = b.plan;
+  const int stride = plan.op.stride;
+  for (int iy = 0; iy < stride; ++iy)
+    for (int ix = 0; ix < stride; ++ix) {
+      float* sum = t.dz_sum + ptrdiff_t((iy * stride + ix) * b.sum_rows()) * b.sum_pitch();
+      for (int y = iy; y < plan.x.h && ix < plan.x.w; y += stride, sum += b.sum_pitch()) {
+        const float* z = t.padded + ptrdiff_t(y + plan.common.pad) * plan.pitch;
+        finish_row<W>(b, t, sum, z + plan.column_of(ix + plan.common.pad), n, y, ix, stride);
+      }
+    }
+}
+
 // dz of the pixels of one image whose rows and columns have these parities, from its dd.
 template <int W>
 LANAS_INLINE void input_gradient(const Backward& b, const Backward::Thread& t, int n, int parity_y,
@@ -230,7 +184,8 @@ LANAS_INLINE void input_gradient(const Backward& b, const Backward::Thread& t, i
   const StencilShape shape{l.taps, (width * c + W - 1) / W, plan.period, ptrdiff_t(l.spacing) * b.wide_pitch,
                            column};
   const float* from = t.wide + begin(parity_y) * b.wide_pitch + begin(parity_x) * c;
-  const float* activated = t.padded + parity_x * plan.plane + (ix + plan.pad) / stride * c;
+  const float* activated = t.padded + plan.column_of(ix + plan.common.pad);
+  float* sum = t.dz_sum + ptrdiff_t((iy * stride + ix) * b.sum_rows()) * b.sum_pitch();
   float* dz[4];
   for (int r = 0; r < 4; ++r) dz[r] = t.rows + ptrdiff_t(r) * b.wide_pitch;
   for_tiles(0, height, l.spacing, [&](int o, int rows) LANAS_LAMBDA {
@@ -238,34 +193,45 @@ LANAS_INLINE void input_gradient(const Backward& b, const Backward::Thread& t, i
       stencil<W, k, jump, count>(dz, from + o * b.wide_pitch, b.flipped[parity_y][parity_x], shape);
     });
     for (int r = 0; r < rows; ++r) {
-      const int y = iy + (o + r * l.spacing) * stride;
-      finish_row<W>(b, t, dz[r], activated + (y + plan.pad) * plan.pitch, n, y, ix, stride);
+      const int row = o + r * l.spacing, y = iy + row * stride;
+      if (plan.common.units > 1)
+        add_row<W>(sum + ptrdiff_t(row) * b.sum_pitch(), dz[r], shape.vectors);
+      else
+        finish_row<W>(b, t, dz[r], activated + (y + plan.common.pad) * plan.pitch, n, y, ix, stride);
     }
   });
 }
 
+// The gradients of one unit that image n gives.
 template <int W>
-LANAS_INLINE void backward_image(const Backward& b, const Backward::Thread& t, int n) {
+LANAS_INLINE void backward_image(const Backwards& all, const Backward& b, const Backward::Thread& t, int n) {
   const Plan& plan = b.plan;
-  const bool depthwise = plan.op.has_depthwise();
+  const bool depthwise = plan.op.has_depthwise(), several = plan.common.units > 1;
+  const bool first = b.unit == 0, last = b.unit + 1 == plan.common.units;
   const Tensor out = plan.op.norm ? b.dz : b.gradient.dx;
-  const bool fill = plan.spread() > 1 && b.gradient.dx && (plan.op.norm || b.gradient.beta_dx == 0);
+  const bool fill =
+      !several && plan.spread() > 1 && b.gradient.dx && (plan.op.norm || b.gradient.beta_dx == 0);
   if (fill)
     for (int p = 0; p < plan.x.h * plan.x.w; ++p)  // most pixels take no part
       std::fill_n(out.at(n, 0, 0) + ptrdiff_t(p) * out.stride, plan.x.c, 0.0f);
-  if (depthwise) pack_rows<W>(t.padded, plan, b.x, n, 0, plan.y.h, b.norm);
+  if (depthwise && first) pack_rows<W>(t.padded, plan, b.x, n, 0, plan.y.h, b.norm);
+  if (several && first) std::fill_n(t.dz_sum, b.sum_size(), 0.0f);
+  const Tensor next_dy = last ? all.units[0].dy : (&b + 1)->dy;
   int done = 0;
   for_tiles(0, plan.y.h, plan.step, [&](int o, int rows) LANAS_LAMBDA {
     backward_tile<W>(b, t, n, o, rows);
     const int from = done * plan.op.stride, to = (done + rows) * plan.op.stride;
-    prefetch_rows<false>(b.x, n + 1, from, to, plan.spread(), plan.op.offset);
-    prefetch_rows<false>(b.dy, n + 1, done, done + rows);
-    prefetch_rows<true>(out, n + 1, from, to, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);
+    prefetch_rows<false>(next_dy, last ? n + 1 : n, done, done + rows);
+    if (last) {
+      prefetch_rows<false>(b.x, n + 1, from, to, plan.spread(), plan.op.offset);
+      prefetch_rows<true>(out, n + 1, from, to, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);
+    }
     done += rows;
   });
   if (!b.want_dz || !depthwise) return;
   for (int y = 0; y < b.lattice.phases; ++y)
     for (int x = 0; x < b.lattice.phases; ++x) input_gradient<W>(b, t, n, y, x);
+  if (several && last) finish_sum<W>(b, t, n);
 }
 
 // sum += part, part = 0.
@@ -274,32 +240,31 @@ LANAS_INLINE void flush(double* sum, float* part, size_t size) {
 }
 
 template <int W>
-LANAS_INLINE void backward_thread(const Backward& b, int thread, int threads) {
-  const Plan& plan = b.plan;
-  Carver carver(b.threads_base + b.thread_bytes * size_t(thread));
-  const Backward::Thread t(b, carver);
-  const size_t dw_size = size_t(plan.k) * plan.k * b.lanes_c;
-  std::memset(b.threads_base + b.thread_bytes * size_t(thread), 0, carver.used());
-  const int64_t n = plan.y.n;
-  for (int64_t i = n * thread / threads; i < n * (thread + 1) / threads; ++i) {
-    backward_image<W>(b, t, int(i));
-    if (b.want_dp) flush(t.dp_sum, t.dp, size_t(plan.x.c) * plan.cout_pad);
-    if (b.want_dw) flush(t.dw_sum, t.dw, dw_size);
-    if (!plan.op.norm || !b.want_dz) continue;
-    for (int j = 0; j < 2 * b.lanes_c; ++j) {
-      b.norm_sums[i * 2 * b.lanes_c + j] = double(t.norm_sums[j]);
-      t.norm_sums[j] = 0;
+LANAS_INLINE void backward_thread(const Backwards& all, int thread, int threads) {
+  std::memset(all.threads_base + all.thread_bytes * size_t(thread), 0, all.thread_bytes);
+  const int64_t n = all.units[0].plan.y.n;
+  for (int64_t i = n * thread / threads; i < n * (thread + 1) / threads; ++i)
+    for (const Backward& b : all.units) {
+      const Plan& plan = b.plan;
+      const Backward::Thread t = all.thread(b, thread);
+      backward_image<W>(all, b, t, int(i));
+      if (b.want_dp) flush(t.dp_sum, t.dp, size_t(plan.x.c) * plan.cout_pad);
+      if (b.want_dw) flush(t.dw_sum, t.dw, size_t(plan.k) * plan.k * b.lanes_c);
+      if (!plan.op.norm || !b.want_dz) continue;
+      for (int j = 0; j < 2 * b.lanes_c; ++j) {
+        b.norm_sums[i * 2 * b.lanes_c + j] = double(t.norm_sums[j]);
+        t.norm_sums[j] = 0;
+      }
     }
-  }
 }
 
 // dx = beta dx + a dz + b x + c over the rows of this thread's images.
 template <int W>
-LANAS_INLINE void norm_thread(const Backward& b, int thread, int threads) {
+LANAS_INLINE void norm_thread(const Backwards& all, int thread, int threads) {
+  const Backward& b = all.units[0];
   const Plan& plan = b.plan;
   const int c = plan.x.c, width = plan.x.w, size = width * c, period = plan.period;
-  Carver carver(b.threads_base + b.thread_bytes * size_t(thread));
-  const Backward::Thread t(b, carver);
+  const Backward::Thread t = all.thread(b, thread);
   const Tensor dx = b.gradient.dx;
   const bool whole = size % W == 0;
   const float beta = b.gradient.beta_dx;
@@ -326,121 +291,76 @@ LANAS_INLINE void norm_thread(const Backward& b, int thread, int threads) {
 }
 
 template <int W>
-LANAS_INLINE void either_thread(const Backward& b, bool norm, int thread, int threads) {
+LANAS_INLINE void either_thread(const Backwards& b, bool norm, int thread, int threads) {
   if (norm)
     norm_thread<W>(b, thread, threads);
   else
     backward_thread<W>(b, thread, threads);
 }
-LANAS_TARGET_AVX512 void backward_avx512(const Backward& b, bool norm, int thread, int threads) {
+LANAS_TARGET_AVX512 void backward_avx512(const Backwards& b, bool norm, int thread, int threads) {
   either_thread<16>(b, norm, thread, threads);
 }
-LANAS_TARGET_AVX2 void backward_avx2(const Backward& b, bool norm, int thread, int threads) {
+LANAS_TARGET_AVX2 void backward_avx2(const Backwards& b, bool norm, int thread, int threads) {
   either_thread<8>(b, norm, thread, threads);
 }
-__attribute__((flatten)) void backward_base(const Backward& b, bool norm, int thread, int threads) {
+__attribute__((flatten)) void backward_base(const Backwards& b, bool norm, int thread, int threads) {
   either_thread<4>(b, norm, thread, threads);
 }
 
-void run(Backward& b, bool norm) {
+void run(Backwards& b, bool norm) {
+  const int lanes = b.units[0].plan.lanes;
   on_threads([&](int thread, int threads) {
     if (thread == 0) b.threads_used = threads;
-    if (b.plan.lanes == 16) return backward_avx512(b, norm, thread, threads);
-    if (b.plan.lanes == 8) return backward_avx2(b, norm, thread, threads);
+    if (lanes == 16) return backward_avx512(b, norm, thread, threads);
+    if (lanes == 8) return backward_avx2(b, norm, thread, threads);
     backward_base(b, norm, thread, threads);
   });
 }
 
-// The threads' sums, in their order, then the lanes that belong to one weight.
-void weight_gradients(const Backward& b) {
-  const Plan& plan = b.plan;
-  const SeparableConvGradient<float>& g = b.gradient;
-  const int cin = plan.x.c, cout = plan.y.c, taps = plan.k * plan.k;
-  Carver first_carver(b.threads_base);
-  const Backward::Thread first(b, first_carver);
-  double *dp = first.dp_sum, *dw = first.dw_sum;
-  const size_t dp_size = size_t(cin) * plan.cout_pad, dw_size = size_t(taps) * b.lanes_c;
-  for (int thread = 1; thread < b.threads_used; ++thread) {
-    Carver carver(b.threads_base + b.thread_bytes * size_t(thread));
-    const Backward::Thread t(b, carver);
-    for (size_t i = 0; b.want_dp && i < dp_size; ++i) dp[i] += t.dp_sum[i];
-    for (size_t i = 0; b.want_dw && i < dw_size; ++i) dw[i] += t.dw_sum[i];
-  }
-  const auto write = [](float& to, double value, float beta) {
-    to = float(value) + (beta == 0 ? 0.0f : beta * to);
-  };
-  for (int j = 0; b.want_dp && j < cout; ++j)
-    for (int i = 0; i < cin; ++i) {
-      double sum = 0;
-      for (int l = j; l < (plan.flat ? plan.cout_pad : j + 1); l += cout) sum += dp[i * plan.cout_pad + l];
-      write(g.d_pointwise.pixel(j)[i], sum, g.beta_d_pointwise);
-    }
-  for (int tap = 0; b.want_dw && tap < taps; ++tap)
-    for (int c = 0; c < cin; ++c) {
-      double sum = 0;
-      for (int l = c; l < b.lanes_c; l += cin)
-        sum += dw[(size_t(l / plan.lanes) * taps + tap) * plan.lanes + l % plan.lanes];
-      write(g.d_depthwise.pixel(tap)[c], sum, g.beta_d_depthwise);
-    }
-}
-
-// dgamma, dbeta, and the factors of dx = gamma inv_std (dz - mean(dz) - xhat mean(dz xhat)).
-void norm_gradients(const Backward& b) {
-  const Plan& plan = b.plan;
-  const NormView<float>& norm = plan.op.norm;
-  const NormGradient<float>& g = b.gradient.norm;
-  const double count = double(plan.x.pixels());
-  for (int c = 0; c < plan.x.c; ++c) {
-    double sum = 0, dot = 0;
-    for (int n = 0; n < plan.x.n; ++n)
-      for (int l = c; l < b.lanes_c; l += plan.x.c) {
-        sum += b.norm_sums[int64_t{n} * 2 * b.lanes_c + l];
-        dot += b.norm_sums[(int64_t{n} * 2 + 1) * b.lanes_c + l];
-      }
-    if (g.dgamma) g.dgamma[c] = float(dot) + (g.beta_dgamma == 0 ? 0.0f : g.beta_dgamma * g.dgamma[c]);
-    if (g.dbeta) g.dbeta[c] = float(sum) + (g.beta_dbeta == 0 ? 0.0f : g.beta_dbeta * g.dbeta[c]);
-    const double inv_std = double(norm.inv_std[c]);
-    const double factor = inv_std * (norm.gamma ? double(norm.gamma[c]) : 1.0);
-    const double slope = -factor * inv_std * dot / count;
-    for (int l = c; l < b.lanes_c; l += plan.x.c) {
-      b.dx_factor[l] = float(factor);
-      b.dx_table.scale[l] = float(slope);
-      b.dx_table.shift[l] = float(-factor * sum / count - slope * double(norm.mean[c]));
-    }
-  }
-}
-
-}  // namespace
-
-size_t separable_conv_backward_scratch_bytes(const SeparableConv<float>& op, Shape x, int threads) {
-  Carver carver(nullptr);
-  Backward(op, x, threads, carver);
-  return carver.used();
-}
-
-void separable_conv_backward(const SeparableConv<float>& op, const SeparableConvGradient<float>& gradient,
-                             Tensor dy, Tensor x, float* scratch) {
-  Carver carver(scratch);
-  Backward b(op, x.shape(), omp_get_max_threads(), carver);
-  b.gradient = gradient, b.dy = dy, b.x = x;
-  b.want_dp = bool(gradient.d_pointwise), b.want_dw = op.has_depthwise() && gradient.d_depthwise;
-  b.want_dz = gradient.dx || gradient.norm.dgamma || gradient.norm.dbeta;
-  if (!b.want_dp && !b.want_dw && !b.want_dz) return;
-  if (op.norm && gradient.dx && gradient.beta_dx == 0) b.dz = gradient.dx;
+void fill_tables(Backward& b) {
   b.norm.fill(b.plan, true), b.xhat.fill(b.plan, false);
   std::fill_n(b.zeros, b.plan.cin_pad, 0.0f);
-  if (op.has_depthwise()) {
+  if (b.plan.op.has_depthwise()) {
     fill_depthwise_table(b.depthwise, b.plan);
     for (int y = 0; y < b.lattice.phases; ++y)
       for (int x = 0; x < b.lattice.phases; ++x)
         fill_flipped_table(b.flipped[y][x], b.plan, b.lattice, y, x, b.zeros);
   }
   fill_pointwise_table(b.pointwise, b.plan, true);
-  run(b, false);
-  weight_gradients(b);
-  if (!op.norm || !b.want_dz) return;
-  norm_gradients(b);
-  if (gradient.dx) run(b, true);
+}
+
+}  // namespace
+
+size_t separable_conv_backward_scratch_bytes(std::span<const SeparableConv<float>> ops, Shape x,
+                                             int threads) {
+  Carver carver(nullptr);
+  Backwards(ops, x, threads, carver);
+  return carver.used();
+}
+
+void separable_conv_backward(std::span<const SeparableConv<float>> ops,
+                             std::span<const SeparableConvGradient<float>> gradients,
+                             std::span<const Tensor> dys, Tensor x, float* scratch) {
+  Carver carver(scratch);
+  Backwards all(ops, x.shape(), omp_get_max_threads(), carver);
+  bool any = false;
+  for (size_t u = 0; u < ops.size(); ++u) {
+    Backward& b = all.units[u];
+    const SeparableConvGradient<float>& g = b.gradient = gradients[u];
+    b.gradient.beta_dx = gradients[0].beta_dx;
+    b.dy = dys[u], b.x = x;
+    b.want_dp = bool(g.d_pointwise), b.want_dw = ops[u].has_depthwise() && g.d_depthwise;
+    b.want_dz = g.dx || g.norm.dgamma || g.norm.dbeta;
+    any |= b.want_dp || b.want_dw || b.want_dz;
+    if (ops[u].norm && g.dx && g.beta_dx == 0) b.dz = g.dx;
+    fill_tables(b);
+  }
+  if (!any) return;
+  run(all, false);
+  for (const Backward& b : all.units) weight_gradients(all, b);
+  if (!ops[0].norm || !all.units[0].want_dz) return;
+  norm_gradients(all.units[0]);
+  if (gradients[0].dx) run(all, true);
 }
 
 }  // namespace lanas::cpu

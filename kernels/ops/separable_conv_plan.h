@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <span>
 
 #include "kernels/core/parallel.h"
 #include "kernels/ops/separable_conv.h"
@@ -21,50 +22,10 @@ constexpr int round_up(int value, int multiple) { return (value + multiple - 1) 
 
 inline int lanes_of(CpuIsa isa) { return isa == CpuIsa::avx512 ? 16 : isa == CpuIsa::avx2 ? 8 : 4; }
 
-struct Plan {
-  SeparableConv<float> op;
-  Shape x, y;
-  int lanes;               // W: floats in a vector
-  int k, pad;              // kernel size (1 without depthwise part) and padding
-  int step, jump;          // rows of a tile are `step` apart; each reads `jump` kernel rows further
-  int period;              // vectors after which the channels of x repeat
-  int plane, pitch;        // padded input: floats from one plane, one row to the next
-  int column[kMaxKernel];  // floats from a padded row's start to the inputs of kernel column kx
-  int d_pitch;             // floats from one row of the depthwise result to the next
-  bool flat;               // cin == cout, less than a vector: pixels share vectors
-  int cin_pad, cout_pad;   // channels rounded up to what vectors take
-
-  Plan(const SeparableConv<float>& conv, Shape x_shape, int lane_count)
-      : op(conv),
-        x(x_shape),
-        y(conv.output_shape(x_shape)),
-        lanes(lane_count),
-        k(conv.kernel()),
-        pad(conv.padding()) {
-    CHECK(k <= kMaxKernel, "separable_conv: kernel size ", k, " is above ", kMaxKernel);
-    const int common = std::gcd(op.stride, op.dilation);
-    step = op.has_depthwise() ? op.dilation / common : 1, jump = op.stride / common;
-    period = x.c / std::gcd(x.c, lanes);
-    plane = round_up((x.w + 2 * pad + op.stride - 1) / op.stride * x.c, kMaxLanes);
-    pitch = op.stride * plane + kMaxLanes;
-    for (int kx = 0; kx < k; ++kx)
-      column[kx] = kx * op.dilation % op.stride * plane + kx * op.dilation / op.stride * x.c;
-    d_pitch = round_up(y.w * x.c, kMaxLanes);
-    flat = x.c == y.c && x.c < lanes && (x.c == 4 || x.c == 8);
-    cin_pad = flat ? lanes : round_up(x.c, channel_multiple(lanes));
-    cout_pad = flat ? lanes : round_up(y.c, channel_multiple(lanes));
-  }
-
-  // At stride 2 and an even dilation only even rows and columns of the padded input are read.
-  int planes() const { return op.dilation % 2 == 0 || k == 1 ? 1 : op.stride; }
-  // Rows and columns of x that are read: every spread()-th from op.offset on.
-  int spread() const { return planes() < op.stride ? op.stride : 1; }
-  int padded_rows() const { return op.has_depthwise() ? x.h + 2 * pad + op.stride : 0; }
-  int d_vectors() const { return (y.w * x.c + lanes - 1) / lanes; }
-  StencilShape stencil_shape() const {
-    return {k, d_vectors(), period, ptrdiff_t(op.dilation) * pitch, column};
-  }
-};
+// At stride 2 and an even dilation only even rows and columns of the padded input are read.
+inline int planes_of(const SeparableConv<float>& op) {
+  return op.dilation % 2 == 0 || op.kernel() == 1 ? 1 : op.stride;
+}
 
 // The gradient of x over that of the depthwise result, dd, with zeros around: pixel i of x takes those of dd
 // at (i + pad - dilation*t) / stride for taps t where that is whole. At stride 2 and an odd dilation these
@@ -73,10 +34,73 @@ struct Lattice {
   int phases;         // parities of i + pad that have a gradient
   int taps, spacing;  // of the pixels of dd for one of x along an axis
   int margin;         // zeros before dd
-  explicit Lattice(const Plan& plan) : phases(plan.planes()), taps(plan.k), spacing(plan.op.dilation) {
-    if (phases == 2) taps = (plan.k + 1) / 2;
-    if (phases < plan.op.stride) spacing = (spacing + 1) / 2;
-    margin = (taps - 1) * spacing - (plan.pad - (phases - 1) * spacing) / plan.op.stride;
+  explicit Lattice(const SeparableConv<float>& op)
+      : phases(planes_of(op)), taps(op.kernel()), spacing(op.dilation) {
+    if (phases == 2) taps = (taps + 1) / 2;
+    if (phases < op.stride) spacing = (spacing + 1) / 2;
+    margin = (taps - 1) * spacing - (op.padding() - (phases - 1) * spacing) / op.stride;
+  }
+};
+
+// What units have in common that read one x of one stride: buffers wide enough for each of them.
+struct Common {
+  int units = 0;
+  int pad = 0;     // zeros around x
+  int planes = 1;  // of a padded row that any of them reads
+  int kernel = 1, margin = 0;
+  explicit Common(std::span<const SeparableConv<float>> ops) : units(int(ops.size())) {
+    for (const SeparableConv<float>& op : ops) {
+      pad = std::max(pad, op.padding()), planes = std::max(planes, planes_of(op));
+      kernel = std::max(kernel, op.kernel()), margin = std::max(margin, Lattice(op).margin);
+    }
+  }
+};
+
+struct Plan {
+  SeparableConv<float> op;
+  Common common;
+  Shape x, y;
+  int lanes;               // W: floats in a vector
+  int k, pad;              // kernel size (1 without depthwise part) and padding
+  int inset;               // zeros of the padded input that this unit does not reach
+  int step, jump;          // rows of a tile are `step` apart; each reads `jump` kernel rows further
+  int period;              // vectors after which the channels of x repeat
+  int plane, pitch;        // padded input: floats from one plane, one row to the next
+  int column[kMaxKernel];  // floats from a padded row's start to the inputs of kernel column kx
+  int d_pitch;             // floats from one row of the depthwise result to the next
+  bool flat;               // cin == cout, less than a vector: pixels share vectors
+  int cin_pad, cout_pad;   // channels rounded up to what vectors take
+
+  Plan(const SeparableConv<float>& conv, Shape x_shape, int lane_count, const Common& with)
+      : op(conv),
+        common(with),
+        x(x_shape),
+        y(conv.output_shape(x_shape)),
+        lanes(lane_count),
+        k(conv.kernel()),
+        pad(conv.padding()),
+        inset(with.pad - pad) {
+    CHECK(k <= kMaxKernel, "separable_conv: kernel size ", k, " is above ", kMaxKernel);
+    const int divisor = std::gcd(op.stride, op.dilation);
+    step = op.has_depthwise() ? op.dilation / divisor : 1, jump = op.stride / divisor;
+    period = x.c / std::gcd(x.c, lanes);
+    plane = round_up((x.w + 2 * common.pad + op.stride - 1) / op.stride * x.c, kMaxLanes);
+    pitch = op.stride * plane + kMaxLanes;
+    for (int kx = 0; kx < k; ++kx) column[kx] = column_of(inset + kx * op.dilation);
+    d_pitch = round_up(y.w * x.c, kMaxLanes);
+    flat = x.c == y.c && x.c < lanes && (x.c == 4 || x.c == 8);
+    cin_pad = flat ? lanes : round_up(x.c, channel_multiple(lanes));
+    cout_pad = flat ? lanes : round_up(y.c, channel_multiple(lanes));
+  }
+
+  // Floats from a padded row's start to its column i.
+  int column_of(int i) const { return i % op.stride * plane + i / op.stride * x.c; }
+  // Rows and columns of x that are read: every spread()-th from op.offset on.
+  int spread() const { return common.planes < op.stride ? op.stride : 1; }
+  int padded_rows() const { return op.has_depthwise() ? x.h + 2 * common.pad + op.stride : 0; }
+  int d_vectors() const { return (y.w * x.c + lanes - 1) / lanes; }
+  StencilShape stencil_shape() const {
+    return {k, d_vectors(), period, ptrdiff_t(op.dilation) * pitch, column};
   }
 };
 
@@ -123,9 +147,9 @@ void fill_pointwise_table(float* table, const Plan& plan, bool backward);
 template <int W>
 LANAS_INLINE void pack_row(float* row, const Plan& plan, Tensor x, int n, int iy, const NormTable& norm) {
   const int stride = plan.op.stride, shift = stride - 1;  // x / stride == x >> shift
-  for (int parity = 0; parity < plan.planes(); ++parity) {
-    const int first = (parity + plan.pad) & shift;  // first column of x in this plane
-    float* to = row + parity * plan.plane + ((first + plan.pad) >> shift) * x.c;
+  for (int parity = 0; parity < plan.common.planes; ++parity) {
+    const int first = (parity + plan.common.pad) & shift;  // first column of x in this plane
+    float* to = row + parity * plan.plane + ((first + plan.common.pad) >> shift) * x.c;
     activate_row<W>(to, x.at(n, iy, first), ptrdiff_t(x.stride) * stride, (x.w - first + stride - 1) / stride,
                     x.c, norm.scale, norm.shift, plan.period, plan.op.relu);
   }
@@ -139,17 +163,16 @@ LANAS_INLINE void gather_row(float* row, const Plan& plan, Tensor x, int n, int 
                   norm.scale, norm.shift, plan.period, plan.op.relu);
 }
 
-// Padded rows that output rows [begin, end) read; the buffer's first row is the one of padded row
+// Padded rows that output rows [begin, end) of any unit read; the buffer's first row is the one of padded row
 // begin*stride.
 template <int W>
 LANAS_INLINE void pack_rows(float* padded, const Plan& plan, Tensor x, int n, int begin, int end,
                             const NormTable& norm) {
-  const int first = begin * plan.op.stride,
-            last = (end - 1) * plan.op.stride + plan.op.dilation * (plan.k - 1);
+  const int first = begin * plan.op.stride, last = (end - 1) * plan.op.stride + 2 * plan.common.pad;
   for (int r = first; r <= last; ++r) {
     float* row = padded + ptrdiff_t(r - first) * plan.pitch;
-    const int iy = r - plan.pad;
-    if (r % plan.op.stride >= plan.planes()) continue;
+    const int iy = r - plan.common.pad;
+    if (r % plan.op.stride >= plan.common.planes) continue;
     if (iy < 0 || iy >= x.h)
       std::fill_n(row, plan.pitch, 0.0f);
     else

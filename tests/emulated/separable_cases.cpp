@@ -50,6 +50,21 @@ OpCase unit_case(Case t) {
           }};
 }
 
+// Units that read one input.
+OpCase shared_case(Case t) {
+  return {join("shared ", name(t)), 4 * reduction(t), [=](CaseBuilder& b) {
+            const Var x = t.pixel_stride > 0 ? b.sliced_input(t.x, t.pixel_stride) : b.input(t.x, 1, 0.2f);
+            std::vector<SeparableWithMoments> units;
+            for (const int kernel : {t.kernel, 3})
+              for (const int dilation : {1, 2}) {
+                Case one = t;
+                one.kernel = kernel, one.dilation = dilation;
+                units.push_back({unit(b, one), running_moments(b, t.cout)});
+              }
+            for (const Normalised& y : separable_convs(b.tape, x, units)) b.output(y.x);
+          }};
+}
+
 // Through the statistics of the result as well: what follows normalises by them.
 OpCase chain_case(Case t) {
   return {join("chain ", name(t)), 4 * reduction(t), [=](CaseBuilder& b) {
@@ -89,6 +104,8 @@ const OpCases separable_cases("separable_conv",
                                unit_case({{2, 8, 6, 8}, 4, 1, 2, 1, true, true, 0, 0}),
                                unit_case({{1, 9, 9, 6}, 2, 7, 1, 1, false, false, 0, 0}),
                                unit_case({{6, 32, 32, 4}, 4, 3, 1, 1, true, false, 0, 0}),
+                               shared_case({{2, 6, 6, 8}, 8, 5, 1, 1, false, false, 0, 0}),
+                               shared_case({{2, 8, 7, 4}, 4, 5, 2, 1, false, false, 0, 9}),
                                chain_case({{2, 7, 7, 12}, 12, 3, 2, 1, false, false, 0, 0}),
                                chain_case({{3, 5, 5, 4}, 4, 5, 1, 1, false, false, 0, 9}),
                                inference_case({{1, 6, 6, 16}, 16, 3, 1, 1, false, false, 0, 0}, false, true),

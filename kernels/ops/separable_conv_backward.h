@@ -1,0 +1,114 @@
+// separable_conv_backward.h -- what the cpu path of separable_conv's backward pass keeps: tables and sums of
+// a unit, buffers of a thread. Units that read one x share the buffers, and the sum of their gradients of x
+// stays in the caches until the last of them has added its own.
+#pragma once
+
+#include <vector>
+
+#include "kernels/ops/separable_conv_plan.h"
+
+namespace lanas::cpu {
+
+struct Backward {
+  Plan plan;
+  Lattice lattice;
+  SeparableConvGradient<float> gradient;
+  Tensor dy, x;
+  int unit;  // of those that read x
+  bool want_dp, want_dw, want_dz;
+  Tensor dz;  // behind a norm: where dz waits for its sums; dx itself where that may be overwritten
+  NormTable norm, xhat, dx_table;  // dx_table: scale and shift of x; a: factor of dz
+  float *dx_factor, *depthwise, *pointwise, *zeros;
+  float* flipped[2][2];  // of the parities of rows and columns
+  double* norm_sums;     // [n][2][lanes repeating the channels]: of dz and dz xhat
+  int lanes_c;           // floats after which channels repeat, for whole vectors
+  int wide_pitch, wide_rows, x_pitch;
+
+  Backward(const SeparableConv<float>& op, Shape x_shape, int unit_index, const Common& common,
+           Carver& carver)
+      : plan(op, x_shape, lanes_of(cpu_isa()), common), lattice(op), unit(unit_index) {
+    const size_t most = size_t(std::lcm(x_shape.c, kMaxLanes));
+    lattice.margin = common.margin;
+    lanes_c = plan.period * plan.lanes;
+    const auto wide = [&](int size) { return lattice.margin + (size - 1 + common.pad) / op.stride + 1; };
+    wide_pitch = round_up(wide(x_shape.w) * x_shape.c, kMaxLanes) + kMaxLanes;
+    wide_rows = wide(x_shape.h);
+    x_pitch = round_up(x_shape.w * x_shape.c, kMaxLanes);
+    norm.carve(carver, plan), xhat.carve(carver, plan), dx_table.carve(carver, plan);
+    dx_factor = carver.take<float>(most);
+    depthwise = carver.take<float>(depthwise_table_size(plan));
+    for (auto& row : flipped)
+      for (float*& table : row) table = carver.take<float>(depthwise_table_size(plan));
+    pointwise = carver.take<float>(pointwise_table_size(plan));
+    zeros = carver.take<float>(size_t(round_up(x_shape.c, kMaxLanes)));
+    norm_sums = carver.take<double>(size_t(x_shape.n) * 2 * most);
+    if (common.units == 1) dz = Tensor(carver.take<float>(size_t(x_shape.size())), x_shape);
+  }
+
+  // Where several units read x: the sum of their dz, rows and columns of one parity of x together.
+  int sum_pitch() const {
+    return round_up((plan.x.w + plan.op.stride - 1) / plan.op.stride * plan.x.c, kMaxLanes);
+  }
+  int sum_rows() const { return (plan.x.h + plan.op.stride - 1) / plan.op.stride; }
+  size_t sum_size() const {
+    return plan.common.units == 1
+               ? 0
+               : size_t(plan.op.stride * plan.op.stride * sum_rows()) * size_t(sum_pitch());
+  }
+  size_t dp_size() const { return size_t(plan.x.c) * round_up(plan.y.c, kMaxLanes); }
+
+  // Buffers of one thread: this unit's sums, and what one unit after the other works in.
+  struct Thread {
+    double *dp_sum, *dw_sum;                            // of this thread's images
+    float *dp, *dw, *norm_sums;                         // of one image
+    float *padded, *wide, *d, *dd, *dy, *rows, *z, *x;  // wide: dd with zeros around
+    float* dz_sum;
+    Thread(const Backward& b, Carver& carver) {
+      const Plan& plan = b.plan;
+      const size_t cout = size_t(round_up(plan.y.c, kMaxLanes)), cin = size_t(round_up(plan.x.c, kMaxLanes));
+      const size_t row = size_t(round_up(plan.y.w, kMaxLanes)), most = size_t(std::lcm(plan.x.c, kMaxLanes));
+      const size_t dw_size = size_t(plan.common.kernel * plan.common.kernel) * most;
+      norm_sums = carver.take<float>(2 * most);
+      padded = carver.take<float>(size_t(plan.padded_rows()) * plan.pitch);
+      wide = carver.take<float>(size_t(b.wide_rows) * b.wide_pitch);
+      d = carver.take<float>(4 * size_t(plan.d_pitch)), dd = carver.take<float>(4 * size_t(plan.d_pitch));
+      dy = carver.take<float>(4 * row * cout);
+      rows = carver.take<float>(4 * std::max({row * cin, size_t(b.wide_pitch), size_t(b.x_pitch)}));
+      z = carver.take<float>(size_t(b.x_pitch)), x = carver.take<float>(size_t(b.x_pitch));
+      dz_sum = carver.take<float>(b.sum_size());
+      for (int u = 0; u < plan.common.units; ++u) {
+        double* const doubles[2] = {carver.take<double>(b.dp_size()), carver.take<double>(dw_size)};
+        float* const floats[2] = {carver.take<float>(b.dp_size()), carver.take<float>(dw_size)};
+        if (u == b.unit) dp_sum = doubles[0], dw_sum = doubles[1], dp = floats[0], dw = floats[1];
+      }
+    }
+  };
+};
+
+// All units that read one x.
+struct Backwards {
+  std::vector<Backward> units;
+  char* threads_base;
+  size_t thread_bytes;
+  int threads_used = 1;
+  Backwards(std::span<const SeparableConv<float>> ops, Shape x, int threads, Carver& carver) {
+    const Common common(ops);
+    units.reserve(ops.size());
+    for (const SeparableConv<float>& op : ops) units.emplace_back(op, x, int(units.size()), common, carver);
+    Carver one(nullptr);
+    Backward::Thread(units[0], one);
+    thread_bytes = one.used();
+    threads_base = carver.take<char>(thread_bytes * size_t(threads));
+  }
+  Backward::Thread thread(const Backward& unit, int index) const {
+    Carver carver(threads_base + thread_bytes * size_t(index));
+    return Backward::Thread(unit, carver);
+  }
+};
+
+// After all images: what the threads added up goes to d_pointwise and d_depthwise.
+void weight_gradients(const Backwards& all, const Backward& unit);
+// dgamma and dbeta, and the factors of dx = gamma inv_std (dz - mean(dz) - xhat mean(dz xhat)).
+void norm_gradients(const Backward& unit);
+
+}  // namespace lanas::cpu

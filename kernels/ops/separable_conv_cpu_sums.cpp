@@ -1,0 +1,64 @@
+// separable_conv_cpu_sums.cpp -- backward of separable_conv in vectors, after the images: the sums of the
+// threads in their order, and of the lanes that belong to one weight or channel, in double.
+#include "kernels/ops/separable_conv_backward.h"
+
+namespace lanas::cpu {
+
+// The threads' sums, in their order, then the lanes that belong to one weight.
+void weight_gradients(const Backwards& all, const Backward& b) {
+  const Plan& plan = b.plan;
+  const SeparableConvGradient<float>& g = b.gradient;
+  const int cin = plan.x.c, cout = plan.y.c, taps = plan.k * plan.k;
+  const Backward::Thread first = all.thread(b, 0);
+  double *dp = first.dp_sum, *dw = first.dw_sum;
+  const size_t dp_size = size_t(cin) * plan.cout_pad, dw_size = size_t(taps) * b.lanes_c;
+  for (int thread = 1; thread < all.threads_used; ++thread) {
+    const Backward::Thread t = all.thread(b, thread);
+    for (size_t i = 0; b.want_dp && i < dp_size; ++i) dp[i] += t.dp_sum[i];
+    for (size_t i = 0; b.want_dw && i < dw_size; ++i) dw[i] += t.dw_sum[i];
+  }
+  const auto write = [](float& to, double value, float beta) {
+    to = float(value) + (beta == 0 ? 0.0f : beta * to);
+  };
+  for (int j = 0; b.want_dp && j < cout; ++j)
+    for (int i = 0; i < cin; ++i) {
+      double sum = 0;
+      for (int l = j; l < (plan.flat ? plan.cout_pad : j + 1); l += cout) sum += dp[i * plan.cout_pad + l];
+      write(g.d_pointwise.pixel(j)[i], sum, g.beta_d_pointwise);
+    }
+  for (int tap = 0; b.want_dw && tap < taps; ++tap)
+    for (int c = 0; c < cin; ++c) {
+      double sum = 0;
+      for (int l = c; l < b.lanes_c; l += cin)
+        sum += dw[(size_t(l / plan.lanes) * taps + tap) * plan.lanes + l % plan.lanes];
+      write(g.d_depthwise.pixel(tap)[c], sum, g.beta_d_depthwise);
+    }
+}
+
+// dgamma, dbeta, and the factors of dx = gamma inv_std (dz - mean(dz) - xhat mean(dz xhat)).
+void norm_gradients(const Backward& b) {
+  const Plan& plan = b.plan;
+  const NormView<float>& norm = plan.op.norm;
+  const NormGradient<float>& g = b.gradient.norm;
+  const double count = double(plan.x.pixels());
+  for (int c = 0; c < plan.x.c; ++c) {
+    double sum = 0, dot = 0;
+    for (int n = 0; n < plan.x.n; ++n)
+      for (int l = c; l < b.lanes_c; l += plan.x.c) {
+        sum += b.norm_sums[int64_t{n} * 2 * b.lanes_c + l];
+        dot += b.norm_sums[(int64_t{n} * 2 + 1) * b.lanes_c + l];
+      }
+    if (g.dgamma) g.dgamma[c] = float(dot) + (g.beta_dgamma == 0 ? 0.0f : g.beta_dgamma * g.dgamma[c]);
+    if (g.dbeta) g.dbeta[c] = float(sum) + (g.beta_dbeta == 0 ? 0.0f : g.beta_dbeta * g.dbeta[c]);
+    const double inv_std = double(norm.inv_std[c]);
+    const double factor = inv_std * (norm.gamma ? double(norm.gamma[c]) : 1.0);
+    const double slope = -factor * inv_std * dot / count;
+    for (int l = c; l < b.lanes_c; l += plan.x.c) {
+      b.dx_factor[l] = float(factor);
+      b.dx_table.scale[l] = float(slope);
+      b.dx_table.shift[l] = float(-factor * sum / count - slope * double(norm.mean[c]));
+    }
+  }
+}
+
+}  // namespace lanas::cpu
