@@ -290,10 +290,13 @@ void Plan::run_step(Stream& stream, int index) {
   step.backward ? op.backward(run) : op.forward(run);
 }
 
-void Plan::forward(Stream& stream) {
+void Plan::forward(Stream& stream, const std::function<void()>& between) {
   stream.activate();
   bind();
-  for (int s = 0; s < forward_steps_; ++s) run_step(stream, s);
+  for (int s = 0; s < forward_steps_; ++s) {
+    run_step(stream, s);
+    if (between) between();
+  }
 }
 
 void Plan::backward(Stream& stream) {

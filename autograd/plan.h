@@ -40,7 +40,8 @@ class Plan {
  public:
   Plan(const Tape& tape, PlanOptions options, std::shared_ptr<Workspace> workspace);
 
-  void forward(Stream& stream);
+  // between, where given, is called after every step.
+  void forward(Stream& stream, const std::function<void()>& between = {});
   void backward(Stream& stream);
   bool update_statistics = false;
 

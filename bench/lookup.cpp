@@ -52,7 +52,8 @@ Var record_op(Tape& tape, ParameterStore& store, OpKind op, Var x, int c, int st
   return out;
 }
 
-double time_op(const LatencyConfig& config, Stream& stream, OpKind op, int side, int channels, int stride) {
+double time_op(const LatencyConfig& config, Stream& stream, CoreWatch* watch, OpKind op, int side,
+               int channels, int stride) {
   Tape tape(config.device);
   ParameterStore store(config.device);
   const Var x = tape.input({config.network.batch, side, side, channels});
@@ -65,7 +66,7 @@ double time_op(const LatencyConfig& config, Stream& stream, OpKind op, int side,
     plan.forward(stream);
     stream.synchronize();
   };
-  return summarise(time_until_settled(run, config)).median_ms;
+  return summarise(time_until_settled(run, config, now_ms, watch)).median_ms;
 }
 
 }  // namespace
@@ -81,6 +82,7 @@ double LookupTable::sum_ms(const float* code) const {
 }
 
 LookupTable measure_lookup(const LatencyConfig& config) {
+  std::optional<CoreWatch> watch = core_watch(config);
   const NetworkConfig& network = config.network;
   CHECK(!network.imagenet(), "look-up table: the ImageNet form is not covered");
   Stream stream(config.device, config.threads);
@@ -97,7 +99,9 @@ LookupTable measure_lookup(const LatencyConfig& config) {
         const auto at = size_t(stride == 2 ? stage : next);
         double& ms = known[at][size_t(op)][size_t(stride - 1)];
         if (stop_requested()) throw Interrupted("look-up table: stopped");
-        if (ms == 0) ms = time_op(config, stream, OpKind(op), int(sides[at]), place.channels, stride);
+        if (ms == 0)
+          ms = time_op(config, stream, watch ? &*watch : nullptr, OpKind(op), int(sides[at]), place.channels,
+                       stride);
         table.ms[place.reduction][size_t(from_input)][size_t(op)] += ms;
       }
     stage = next;

@@ -153,6 +153,7 @@ struct NetworkCommand {
     config.device = device;
     config.threads = threads;
     config.min_repeats = config.max_repeats = repeats;
+    config.max_wait_share = 0;  // the distribution as it is, neighbours included
     Measured m{batch, threads, 0, {}};
     m.times_ms = LatencyMeter(config).times(g, &m.macs);
     return m;

@@ -35,13 +35,9 @@ struct SampleCommand {
     sub->add_option("--max-redos", config.max_redos, "how often at most")->capture_default_str();
     sub->add_option("--max-redo-share", config.max_redo_share, "of all stretches, for all together")
         ->capture_default_str();
-    sub->add_option("--max-wait-share", config.max_wait_share,
-                    "waiting for a slow machine, as a share of the time spent measuring")
-        ->capture_default_str();
-    sub->add_option(
-           "--visits", config.visits,
-           "above 1: every row is measured in so many rounds and in further ones, --max-redos at most, until "
-           "two agree; for a host that is slow for seconds at a time")
+    sub->add_option("--max-wait-share", config.latency.max_wait_share,
+                    "waiting while somebody else uses the core, as a share of the time of passes that count; "
+                    "0: all passes count")
         ->capture_default_str();
     sub->add_option("--max-ms", config.latency.max_total_ms, "time for one architecture at most")
         ->capture_default_str();
@@ -63,10 +59,10 @@ struct SampleCommand {
     check_range("--count", config.count, 1, 100'000'000);
     check_range("--stretch", config.stretch, 1, 1'000'000);
     check_range("--max-redos", config.max_redos, 0, 1000);
-    check_range("--visits", config.visits, 1, 1000);
     CHECK(config.tolerance > 0 && config.tolerance < 1,
           "--tolerance: expected more than 0 and less than 1, found ", config.tolerance);
-    CHECK(config.max_wait_share >= 0, "--max-wait-share: expected at least 0, found ", config.max_wait_share);
+    CHECK(config.latency.max_wait_share >= 0, "--max-wait-share: expected at least 0, found ",
+          config.latency.max_wait_share);
     CHECK(config.max_redo_share >= 0, "--max-redo-share: expected at least 0, found ", config.max_redo_share);
     CHECK(config.latency.max_total_ms > 0, "--max-ms: expected more than 0, found ",
           config.latency.max_total_ms);
@@ -98,11 +94,10 @@ struct SampleCommand {
     for (char& letter : unit) letter = char(std::tolower(letter));
     const TextTable table{
         {"architectures", "min_" + unit, "median_" + unit, "max_" + unit, "per_second", "noise_%",
-         "noise_median_%", "mean_drift_%", "max_drift_%", "stretches", "redone", "unsettled",
-         "rows_unsettled"},
+         "noise_median_%", "mean_drift_%", "max_drift_%", "waited_%", "stretches", "redone", "unsettled"},
         {{int64_t(c.rows.size()), Cell(low, 4), Cell(middle, 4), Cell(high, 4), Cell(c.rows_per_second, 2),
           Cell(100 * c.noise_mape, 2), Cell(100 * c.noise_median, 2), Cell(100 * c.mean_drift, 2),
-          Cell(100 * c.max_drift, 2), c.stretches, c.redone, c.unsettled, c.rows_unsettled}}};
+          Cell(100 * c.max_drift, 2), Cell(100 * c.waited_share, 1), c.stretches, c.redone, c.unsettled}}};
     const Json json = {{"file", out},
                        {"architectures", c.rows.size()},
                        {"repeated", c.second_pass.size()},
@@ -113,9 +108,7 @@ struct SampleCommand {
                        {"architectures_per_second", c.rows_per_second},
                        {"noise_mape", number(c.noise_mape)},
                        {"noise_median", number(c.noise_median)},
-                       {"visits", config.visits},
-                       {"measured_per_row", c.measured_per_row},
-                       {"rows_unsettled", c.rows_unsettled},
+                       {"waited_share", c.waited_share},
                        {"mean_drift", c.mean_drift},
                        {"max_drift", c.max_drift},
                        {"stretches", c.stretches},

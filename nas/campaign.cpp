@@ -6,21 +6,24 @@
 #include <limits>
 #include <numeric>
 #include <optional>
-#include <set>
 #include <thread>
 
 #include "nas/campaign_log.h"
-#include "nas/campaign_visits.h"
 #include "nas/interrupt.h"
 
 namespace lanas {
 namespace {
 
+struct Item {
+  int pass;
+  uint64_t index;
+};
+
 // The first pass in order, then the architectures that are measured twice, in order: so every pair lies about
 // as far apart.
-std::vector<CampaignItem> work_list(const CampaignConfig& config) {
+std::vector<Item> work_list(const CampaignConfig& config) {
   auto index = [&](int64_t k) { return uint64_t(k) * uint64_t(config.shards) + uint64_t(config.shard); };
-  std::vector<CampaignItem> items;
+  std::vector<Item> items;
   for (int64_t k = 0; k < config.count; ++k) items.push_back({1, index(k)});
   if (config.second_count == 0 || config.metric != CostMetric::latency) return items;
   const int64_t step = std::clamp<int64_t>(config.count / config.second_count, 1, config.second_every);
@@ -28,19 +31,11 @@ std::vector<CampaignItem> work_list(const CampaignConfig& config) {
   return items;
 }
 
-// A counted cost does not scatter.
-bool by_visits(const CampaignConfig& config) {
-  return config.visits > 1 && config.metric == CostMetric::latency;
-}
-
 CsvNotes campaign_notes(const CampaignConfig& config) {
   CsvNotes notes = cost_setting(config.metric, config.latency);
   notes.insert(notes.begin(), {{"seed", std::to_string(config.seed)},
                                {"shard", std::to_string(config.shard)},
                                {"shards", std::to_string(config.shards)}});
-  if (by_visits(config))
-    notes.insert(notes.begin() + 3,
-                 {{"visits", std::to_string(config.visits)}, {"tolerance", join(config.tolerance)}});
   return notes;
 }
 
@@ -48,11 +43,6 @@ void check_config(const CampaignConfig& c) {
   CHECK(c.count >= 1 && c.stretch >= 1 && c.max_redos >= 0 && c.second_every >= 1 && c.second_count >= 0,
         "campaign: expected count, stretch and second_every of at least 1, found ", c.count, ", ", c.stretch,
         " and ", c.second_every);
-  CHECK(c.visits >= 1 && c.visits <= 1000 && c.tolerance > 0 && c.tolerance < 1 && c.max_redo_share >= 0 &&
-            c.max_wait_share >= 0,
-        "campaign: expected 1 to 1000 visits, a tolerance between 0 and 1 and a redo share of at least 0, "
-        "found ",
-        c.visits, ", ", c.tolerance, " and ", c.max_redo_share);
   CHECK(c.shards >= 1 && c.shard >= 0 && c.shard < c.shards, "campaign: expected a shard from 0 to ",
         c.shards - 1, ", found ", c.shard);
 }
@@ -76,15 +66,15 @@ class Runner {
 
   void run() {
     reference();
-    if (by_visits(config_)) return run_rounds();
-    for (const CampaignItem& item : items_) known_ += log_.has(item.pass, item.index);
+    for (const Item& item : items_) known_ += log_.has(item.pass, item.index);
     redo_budget_ = std::max(2, int(config_.max_redo_share * double(items_.size()) / double(config_.stretch)));
     show_progress();
     while (continue_stretch() || start_stretch()) {
     }
   }
 
-  double rows_per_second() const { return double(measured_) / seconds(); }  // measured_: rows, not visits
+  double rows_per_second() const { return double(measured_) / seconds(); }
+  double waited_share() const { return meter_ ? meter_->waited_ms() / 1000 / seconds() : 0; }
 
  private:
   Latency measure(const Genotype& genotype) {
@@ -107,35 +97,6 @@ class Runner {
     log_.add(row);
   }
 
-  void run_rounds() {
-    const int64_t done_before = plan_round(log_, items_, config_).done;
-    while (true) {
-      const RoundPlan plan = plan_round(log_, items_, config_);
-      known_ = plan.done;
-      measured_ = known_ - done_before;
-      show_progress();
-      const bool open = log_.stretches().size() > 1 && !log_.stretches().back().attempts[0].closed();
-      if (plan.items.empty() && !open) return;
-      measure_round(plan);
-    }
-  }
-
-  void measure_round(const RoundPlan& plan) {
-    const int number = log_.open_round();
-    const size_t done = log_.attempt(number, 0).samples.size();
-    if (meter_ && plan.hurried && done == 0) std::this_thread::sleep_for(std::chrono::seconds(1));
-    if (drift_ > config_.tolerance) wait_until_steady(std::numeric_limits<double>::infinity());
-    if (log_.attempt(number, 0).controls.empty())
-      for (const CampaignItem& item : plan.items) {
-        const std::vector<CampaignLog::Visit>& visits = log_.visits(item.pass, item.index);
-        if (!visits.empty() && visits.back().stretch == number) continue;  // before the campaign was killed
-        append(number, int(visits.size()), item.pass, item.index,
-               sample_architecture(config_.seed, item.index).genotype);
-      }
-    measure_controls(number, 0);
-    drift_ = log_.deviation(log_.attempt(number, 0));
-  }
-
   void measure_controls(int stretch, int attempt) {
     const std::array<Genotype, kControls> controls = control_genotypes();
     const size_t done = log_.attempt(stretch, attempt).controls.size();
@@ -152,7 +113,7 @@ class Runner {
     }
   }
 
-  void sample(int stretch, int attempt, const CampaignItem& item) {
+  void sample(int stretch, int attempt, const Item& item) {
     append(stretch, attempt, item.pass, item.index, sample_architecture(config_.seed, item.index).genotype);
     known_ += attempt == 0;
     ++measured_;
@@ -160,7 +121,7 @@ class Runner {
   }
 
   // The next architecture that has no row yet; none at the campaign's end.
-  std::optional<CampaignItem> next_item() {
+  std::optional<Item> next_item() {
     while (next_ < items_.size() && log_.has(items_[next_].pass, items_[next_].index)) ++next_;
     if (next_ == items_.size()) return {};
     return items_[next_];
@@ -186,7 +147,7 @@ class Runner {
   }
 
   bool start_stretch() {
-    const std::optional<CampaignItem> item = next_item();
+    const std::optional<Item> item = next_item();
     if (!item) return false;
     sample(int(log_.stretches().size()), 0, *item);
     return true;
@@ -195,27 +156,13 @@ class Runner {
   void fill_stretch(int number) {
     if (!log_.attempt(number, 0).controls.empty()) return;
     while (int(log_.attempt(number, 0).samples.size()) < config_.stretch) {
-      const std::optional<CampaignItem> item = next_item();
+      const std::optional<Item> item = next_item();
       if (!item) return;
       sample(number, 0, *item);
     }
   }
 
-  // Waits until the middle control is back at its reference: limit_ms at most, and in all the share of the
-  // time spent measuring that may be waited.
-  void wait_until_steady(double limit_ms) {
-    if (!meter_) return;
-    const double begin_ms = now_ms(), worked_ms = begin_ms - start_ms_ - waited_ms_;
-    const double give_up_ms = begin_ms + std::min(limit_ms, config_.max_wait_share * worked_ms - waited_ms_);
-    while (now_ms() < give_up_ms && !stop_requested() &&
-           std::abs(control_ratio(*meter_, log_.reference_ms(1)) - 1) > config_.tolerance) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    }
-    waited_ms_ += now_ms() - begin_ms;
-  }
-
   void repeat_stretch(int number, int attempt) {
-    wait_until_steady(1000);
     const std::vector<CampaignLog::Row> rows = log_.attempt(number, 0).samples;
     for (size_t i = log_.attempt(number, attempt).samples.size(); i < rows.size(); ++i)
       sample(number, attempt, {rows[i].pass, rows[i].measured.index});
@@ -234,12 +181,12 @@ class Runner {
   std::string setting_;
   CsvWriter writer_;
   CampaignLog log_;
-  std::vector<CampaignItem> items_;
+  std::vector<Item> items_;
   std::optional<LatencyMeter> meter_;
   size_t next_ = 0;
   int64_t known_ = 0, measured_ = 0;
   int redo_budget_ = 0;
-  double start_ms_ = now_ms(), waited_ms_ = 0, drift_ = 0;
+  double start_ms_ = now_ms(), drift_ = 0;
 };
 
 void add_noise(Campaign& campaign) {
@@ -272,41 +219,20 @@ Dataset dataset(const Campaign& campaign, double (*target)(const Latency&)) {
   return data;
 }
 
-void take_stretches(const CampaignLog& log, Campaign& campaign) {
-  int64_t measured = 0;
-  for (size_t i = 1; i < log.stretches().size(); ++i) {
-    const CampaignLog::Stretch& stretch = log.stretches()[i];
-    const int best = log.best_attempt(stretch);
-    if (best < 0) continue;
-    const CampaignLog::Attempt& attempt = stretch.attempts[size_t(best)];
-    for (const CampaignLog::Row& row : attempt.samples)
-      (row.pass == 1 ? campaign.rows : campaign.second_pass).push_back(row.measured);
-    const double drift = log.deviation(attempt);
-    campaign.max_drift = std::max(campaign.max_drift, drift);
-    campaign.mean_drift += drift;
-    campaign.unsettled += drift > kControlTolerance;
-    if (drift > kControlTolerance) campaign.rows_unsettled += int64_t(attempt.samples.size());
-    for (const CampaignLog::Attempt& any : stretch.attempts) measured += int64_t(any.samples.size());
-    campaign.redone += stretch.attempts.size() > 1;
-    ++campaign.stretches;
-  }
-  if (campaign.stretches > 0) campaign.mean_drift /= campaign.stretches;
-  campaign.measured_per_row =
-      double(measured) / double(std::max<size_t>(1, campaign.rows.size() + campaign.second_pass.size()));
-}
-
 }  // namespace
 
 Campaign run_campaign(const std::string& path, const CampaignConfig& config) {
   check_config(config);
-  double rate = 0;
+  double rate = 0, waited = 0;
   {
     Runner runner(path, config);
     runner.run();
     rate = runner.rows_per_second();
+    waited = runner.waited_share();
   }
   Campaign campaign = read_campaign(path);
   campaign.rows_per_second = rate;
+  campaign.waited_share = waited;
   return campaign;
 }
 
@@ -337,12 +263,23 @@ Campaign read_campaign(const std::string& path) {
   campaign.seed = std::stoull(table.note("seed"));
   campaign.metric = CampaignLog::metric(table);
   for (const auto& note : table.notes())
-    if (!std::set<std::string>{"seed", "shard", "shards", "visits", "tolerance"}.contains(note.first))
+    if (note.first != "seed" && note.first != "shard" && note.first != "shards")
       campaign.setting.push_back(note);
-  if (log.visits() > 1)
-    take_visits(log, campaign);
-  else
-    take_stretches(log, campaign);
+  for (size_t i = 1; i < log.stretches().size(); ++i) {
+    const CampaignLog::Stretch& stretch = log.stretches()[i];
+    const int best = log.best_attempt(stretch);
+    if (best < 0) continue;
+    const CampaignLog::Attempt& attempt = stretch.attempts[size_t(best)];
+    for (const CampaignLog::Row& row : attempt.samples)
+      (row.pass == 1 ? campaign.rows : campaign.second_pass).push_back(row.measured);
+    const double drift = log.deviation(attempt);
+    campaign.max_drift = std::max(campaign.max_drift, drift);
+    campaign.mean_drift += drift;
+    campaign.unsettled += drift > kControlTolerance;
+    campaign.redone += stretch.attempts.size() > 1;
+    ++campaign.stretches;
+  }
+  if (campaign.stretches > 0) campaign.mean_drift /= campaign.stretches;
   CHECK(!campaign.rows.empty(), path, ": holds no complete stretch of measured architectures");
   for (std::vector<MeasuredArchitecture>* rows : {&campaign.rows, &campaign.second_pass})
     std::sort(rows->begin(), rows->end(), [](const auto& a, const auto& b) { return a.index < b.index; });

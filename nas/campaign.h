@@ -4,10 +4,7 @@
 // ratio to the reference is off by more than 2% is measured again as its next attempt, a few times at most. A
 // reader takes of every stretch the closed attempt with the smallest deviation, and nothing else. Some
 // architectures are measured a second time at the end: noise_mape = mean over them of |m1 - m2| / (sqrt(2)
-// (m1 + m2) / 2).
-// With visits > 1 every row is measured several times, briefly, in rounds of `stretch` rows that are a second
-// or so apart, each closed by the controls (campaign_visits.h): for a host that is slow for seconds at a
-// time. A counted cost (cost.h) goes through the same file, without noise and drift.
+// (m1 + m2) / 2). A counted cost (cost.h) goes through the same file, without noise and drift.
 #pragma once
 
 #include <cstdint>
@@ -39,13 +36,10 @@ struct CampaignConfig {
       shards = 1;    // this file holds the architectures shard, shard + shards, shard + 2 shards, ...
   int stretch = 50;  // rows between two measurements of the controls
   double tolerance = kControlTolerance;  // deviation of the controls above which a stretch is measured again
-  int max_redos = 2;                     // of one stretch; by visits: further visits of one row
-  double max_redo_share = 0.25;  // of all stretches (by visits: of the visits that every row has), and
-                                 // at least 2 stretches: then drift is only recorded
-  double max_wait_share = 0.5;   // waiting for the controls to be back, of the time spent measuring
-  int visits = 1;                // above 1: of every row, before further ones
-  int second_every = 10;         // one architecture in so many is measured twice,
-  int64_t second_count = 50;     // but at least so many of them, or all
+  int max_redos = 2;                     // of one stretch
+  double max_redo_share = 0.25;          // of all stretches, and at least 2: then drift is only recorded
+  int second_every = 10;                 // one architecture in so many is measured twice,
+  int64_t second_count = 50;             // but at least so many of them, or all
 
   std::function<Latency(const Genotype&)> measure;  // empty: a LatencyMeter, or count_cost
   std::function<void(const CampaignProgress&)> progress;
@@ -69,10 +63,9 @@ struct Campaign {
   int stretches = 0;                              // taken
   int redone = 0;                                 // of these, stretches measured more than once
   int unsettled = 0;                              // of these, stretches whose controls never came within 2%
-  int64_t rows_unsettled = 0;                     // both passes: rows without an undisturbed measurement
-  double measured_per_row = 0;  // measurements that the file holds for each of both passes' rows
-  double control_ms = 0;        // reference of the middle control
-  double rows_per_second = 0;   // of the run that measured, controls included; 0: none did
+  double control_ms = 0;                          // reference of the middle control
+  double rows_per_second = 0;                     // of the run that measured, controls included; 0: none did
+  double waited_share = 0;  // of its time, that it waited for its cores to be alone (LatencyConfig)
 };
 
 // Measures what the file at path lacks of config.count architectures, and gives all that it holds. A killed

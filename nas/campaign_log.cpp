@@ -74,7 +74,6 @@ CampaignLog::CampaignLog(const Table& table) : metric_(metric(table)) {
   const uint64_t seed = whole_note(table, "seed"), shard = whole_note(table, "shard"),
                  shards = whole_note(table, "shards");
   CHECK(shard < shards, table.path(), ": shard ", shard, " of ", shards);
-  read_visit_notes(table);
   const std::array<Genotype, kControls> controls = control_genotypes();
   const int setting = table.column("setting");
   for (int r = 0; r < table.rows(); ++r) {
@@ -95,19 +94,6 @@ CampaignLog::CampaignLog(const Table& table) : metric_(metric(table)) {
       table.fail(r, error.what());
     }
   }
-}
-
-void CampaignLog::read_visit_notes(const Table& table) {
-  if (table.note("visits").empty()) return;
-  const uint64_t visits = whole_note(table, "visits");
-  CHECK(visits >= 2 && visits <= 1000, table.path(), ": expected the note visits from 2 to 1000, found ",
-        visits);
-  visits_ = int(visits);
-  const std::string text = table.note("tolerance");
-  const auto result = std::from_chars(text.data(), text.data() + text.size(), tolerance_);
-  CHECK(
-      result.ec == std::errc() && result.ptr == text.data() + text.size() && tolerance_ > 0 && tolerance_ < 1,
-      table.path(), ": expected the note tolerance between 0 and 1, found '", text, "'");
 }
 
 CampaignLog::Row CampaignLog::read_row(const Table& table, int r) const {
@@ -137,48 +123,7 @@ CampaignLog::Row CampaignLog::read_row(const Table& table, int r) const {
   return row;
 }
 
-void CampaignLog::add_control(Attempt& attempt, const Row& row) {
-  CHECK(row.measured.index == attempt.controls.size(), "control ", row.measured.index, " where control ",
-        attempt.controls.size(), " was expected");
-  attempt.controls.push_back(row.measured.latency.median_ms);
-  if (!attempt.closed()) return;
-  for (size_t i = 0; i < kControls; ++i) {
-    std::vector<double>& sorted = control_ms_[i];
-    sorted.insert(std::upper_bound(sorted.begin(), sorted.end(), attempt.controls[i]), attempt.controls[i]);
-  }
-}
-
-void CampaignLog::add_to_round(const Row& row) {
-  const int last = int(stretches_.size()) - 1;
-  CHECK(row.stretch == last || row.stretch == last + 1, "round ", row.stretch, " does not follow round ",
-        last);
-  if (row.stretch > last) {
-    CHECK(stretches_[size_t(last)].attempts.back().closed(), "round ", row.stretch,
-          " begins before the controls of round ", last);
-    CHECK(last > 0 || reference_done(), "round 1 begins before the controls' reference is complete");
-    stretches_.push_back({{{}}});
-  }
-  Attempt& round = stretches_.back().attempts.back();
-  CHECK(!round.closed(), "a row after the controls that closed round ", row.stretch);
-  if (row.pass == 0) {
-    CHECK(row.attempt == 0, "attempt ", row.attempt, " of the controls of a round");
-    return add_control(round, row);
-  }
-  CHECK(round.controls.empty(), "a sample among the controls");
-  std::vector<Visit>& visits = seen_[{row.pass, row.measured.index}];
-  CHECK(visits.empty() || visits.back().stretch < row.stretch, "index ", row.measured.index,
-        " stands in pass ", row.pass, " of round ", row.stretch, " already");
-  CHECK(row.attempt == int(visits.size()), "attempt ", row.attempt, " of index ", row.measured.index,
-        " where its visit ", visits.size(), " was expected");
-  visits.push_back({row.stretch, row.measured});
-  round.samples.push_back(row);
-}
-
 void CampaignLog::add(const Row& row) {
-  if (visits_ > 1 && row.stretch > 0) {
-    CHECK(!stretches_.empty(), "round ", row.stretch, " begins before the controls' reference is complete");
-    return add_to_round(row);
-  }
   const int last = int(stretches_.size()) - 1;
   const int attempts = last >= 0 ? int(stretches_[last].attempts.size()) : 0;
   if (row.stretch == last + 1 && row.attempt == 0) {
@@ -201,25 +146,21 @@ void CampaignLog::add(const Row& row) {
     CHECK(
         row.stretch == 0 || row.attempt == 0 || attempt.samples.size() == stretch.attempts[0].samples.size(),
         "the controls come before the end of the stretch");
-    return add_control(attempt, row);
+    CHECK(index == attempt.controls.size(), "control ", index, " where control ", attempt.controls.size(),
+          " was expected");
+    attempt.controls.push_back(row.measured.latency.median_ms);
+    return;
   }
   CHECK(row.stretch > 0 && attempt.controls.empty(), "a sample among the controls");
   if (row.attempt == 0) {
-    CHECK(!has(row.pass, index), "index ", index, " stands in pass ", row.pass, " already");
+    CHECK(seen_.insert({row.pass, index}).second, "index ", index, " stands in pass ", row.pass, " already");
   } else {
     const std::vector<Row>& first = stretch.attempts[0].samples;
     const size_t at = attempt.samples.size();
     CHECK(at < first.size() && first[at].pass == row.pass && first[at].measured.index == index, "attempt ",
           row.attempt, " of stretch ", row.stretch, " does not repeat its rows in order");
   }
-  seen_[{row.pass, index}].push_back({row.stretch, row.measured});
   attempt.samples.push_back(row);
-}
-
-const std::vector<CampaignLog::Visit>& CampaignLog::visits(int pass, uint64_t index) const {
-  static const std::vector<Visit> none;
-  const auto found = seen_.find({pass, index});
-  return found == seen_.end() ? none : found->second;
 }
 
 const CampaignLog::Attempt& CampaignLog::attempt(int stretch, int number) const {
@@ -234,10 +175,6 @@ bool CampaignLog::reference_done() const {
 }
 
 double CampaignLog::reference_ms(int control) const {
-  if (visits_ > 1) {
-    const std::vector<double>& sorted = control_ms_[size_t(control)];
-    return sorted[size_t(kReferenceQuantile * double(sorted.size()))];
-  }
   double fastest = stretches_[0].attempts[0].controls[size_t(control)];
   for (int round = 1; round < kReferenceRounds; ++round)
     fastest = std::min(fastest, stretches_[0].attempts[size_t(round)].controls[size_t(control)]);
@@ -258,11 +195,6 @@ int CampaignLog::best_attempt(const Stretch& stretch) const {
         (best < 0 || deviation(stretch.attempts[i]) < deviation(stretch.attempts[best])))
       best = i;
   return best;
-}
-
-int CampaignLog::open_round() const {
-  const int last = int(stretches_.size()) - 1;
-  return last < 1 || stretches_[size_t(last)].attempts.back().closed() ? last + 1 : last;
 }
 
 int CampaignLog::redos() const {

@@ -1,12 +1,11 @@
 // campaign_log.h -- the rows of a campaign's file, as stretches and their attempts; see campaign.h.
 // Columns: stretch, attempt (0: first), kind (sample | control), pass (1 | 2; controls 0), index (in the
 // sequence; of a control 0 to 2), key, latency_ms (median), p10_ms, p90_ms, repeats, macs, setting. A counted
-// cost has cost_mib or cost_mmac in place of the three times. In a campaign by visits a stretch is a round
-// with one attempt; the column attempt counts a row's visits before this one.
+// cost has cost_mib or cost_mmac in place of the three times.
 #pragma once
 
 #include <array>
-#include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,8 +15,6 @@
 namespace lanas {
 
 constexpr int kControls = 3;
-// Of all measurements of a control in a campaign by visits, the share that is faster than its reference.
-constexpr double kReferenceQuantile = 0.1;
 constexpr int kReferenceRounds = 6;  // the fastest counts: a machine is disturbed only towards slow
 // Cheap, middle and expensive: all skip connections, DARTS_V2, all separable 5x5 convolutions.
 std::array<Genotype, kControls> control_genotypes();
@@ -37,11 +34,6 @@ class CampaignLog {
     std::vector<Attempt> attempts;
   };
 
-  struct Visit {
-    int stretch = 0;  // the round
-    MeasuredArchitecture measured;
-  };
-
   static std::vector<std::string> columns(CostMetric metric = CostMetric::latency);
   static std::vector<std::string> cells(const Row& row, const std::string& setting,
                                         CostMetric metric = CostMetric::latency);
@@ -59,34 +51,20 @@ class CampaignLog {
   // Empty where it has no row yet.
   const Attempt& attempt(int stretch, int number) const;
   bool has(int pass, uint64_t index) const { return seen_.contains({pass, index}); }
-  // Of a campaign by visits: at least so many of every row; 1: a campaign by stretches.
-  int visits() const { return visits_; }
-  double tolerance() const { return tolerance_; }
-  // All measurements of a row in order of time, those of an open stretch too.
-  const std::vector<Visit>& visits(int pass, uint64_t index) const;
-  const std::map<std::pair<int, uint64_t>, std::vector<Visit>>& all_visits() const { return seen_; }
   bool reference_done() const;
-  // By stretches the fastest of the reference rounds; by visits a low quantile of all that the file holds.
-  double reference_ms(int control) const;
+  double reference_ms(int control) const;  // the fastest of the reference rounds
   // |median over the controls of latency / reference - 1| of a closed attempt.
   double deviation(const Attempt& attempt) const;
   // The number of the closed attempt with the smallest deviation; -1 where none is closed.
   int best_attempt(const Stretch& stretch) const;
-  int open_round() const;  // the number of the last round if it is not closed, else of the next
-  int redos() const;       // attempts beyond the first, over all stretches
+  int redos() const;  // attempts beyond the first, over all stretches
 
  private:
-  void read_visit_notes(const Table& table);
   Row read_row(const Table& table, int row) const;
-  void add_to_round(const Row& row);
-  void add_control(Attempt& attempt, const Row& row);
 
   CostMetric metric_ = CostMetric::latency;
-  int visits_ = 1;
-  double tolerance_ = kControlTolerance;
   std::vector<Stretch> stretches_;
-  std::map<std::pair<int, uint64_t>, std::vector<Visit>> seen_;  // by pass and index
-  std::array<std::vector<double>, kControls> control_ms_;        // of closed attempts, ascending
+  std::set<std::pair<int, uint64_t>> seen_;  // pass and index of the samples
 };
 
 }  // namespace lanas

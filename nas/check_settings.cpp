@@ -88,6 +88,8 @@ void check_run_settings(const RunConfig& c) {
   whole("--latency-batch", c.campaign.latency.network.batch, 1, 65536);
   whole("--latency-threads", c.campaign.latency.threads, 1, 1024);
   whole("--latency-redos", c.campaign.max_redos, 0, 1000);
+  CHECK(c.campaign.latency.max_wait_share >= 0, "--latency-wait-share: expected at least 0, found ",
+        c.campaign.latency.max_wait_share);
   whole("--final-rounds", c.final_rounds, 1, 1000);
   whole("--final-tries", c.final_tries, 1, 1000);
   check_search_settings(c.search);

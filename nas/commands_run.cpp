@@ -67,6 +67,9 @@ struct RunCommand {
     sub->add_option("--latency-redos", config.campaign.max_redos,
                     "times a stretch of the table is measured again while the controls are off")
         ->capture_default_str();
+    sub->add_option("--latency-wait-share", config.campaign.latency.max_wait_share,
+                    "waiting while somebody else uses the core, as a share of the time of passes that count")
+        ->capture_default_str();
     sub->add_option("--final-rounds", config.final_rounds, "rounds of measuring the networks at the end")
         ->capture_default_str();
     sub->add_option("--final-tries", config.final_tries, "tries of each while the controls are off")

@@ -66,8 +66,8 @@ void InferencePlan::run_chunk(Part& part, Stream& stream, int index) {
               size_t(fresh) * row * sizeof(float));
 }
 
-void InferencePlan::forward(Stream& stream) {
-  if (whole()) return parts_.front().plan.forward(stream);
+void InferencePlan::forward(Stream& stream, const std::function<void()>& between) {
+  if (whole()) return parts_.front().plan.forward(stream, between);
   const int chunks = (batch_ + chunk_ - 1) / chunk_, threads = workers();
 #pragma omp parallel num_threads(threads)
   {

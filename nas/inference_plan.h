@@ -7,6 +7,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -34,7 +35,8 @@ class InferencePlan {
 
   Tensor images() const;  // [batch, image, image, 3], for the caller to fill
   Tensor logits();        // [batch,1,1,classes], as the last forward left them
-  void forward(Stream& stream);
+  // between, where given, is called after every op, unless the batch goes through in chunks.
+  void forward(Stream& stream, const std::function<void()>& between = {});
 
   int chunk() const { return chunk_; }                         // images of one pass
   int workers() const { return int(parts_.size()); }           // threads that each take chunks

@@ -24,6 +24,12 @@ void check_config(const LatencyConfig& c) {
 
 }  // namespace
 
+std::optional<CoreWatch> core_watch(const LatencyConfig& config) {
+  check_config(config);
+  if (config.device != Device::cpu || config.max_wait_share == 0) return {};
+  return CoreWatch(config.threads, config.max_wait_share);
+}
+
 double median_spread(std::span<const double> sorted) {
   const double n = double(sorted.size()), reach = 0.98 * std::sqrt(n);
   if (n < 6) return std::numeric_limits<double>::infinity();
@@ -31,8 +37,28 @@ double median_spread(std::span<const double> sorted) {
   return (sorted[high] - sorted[low]) / 2 / sorted[sorted.size() / 2];
 }
 
+namespace {
+
+// Times of repeats, ascending.
+struct Repeats {
+  std::vector<double> ms;
+  double total_ms = 0;
+
+  void add(double one_ms, double all_ms) {
+    ms.insert(std::upper_bound(ms.begin(), ms.end(), one_ms), one_ms);
+    total_ms += all_ms;
+  }
+  bool settled(const LatencyConfig& config) const {
+    if (int(ms.size()) < config.min_repeats) return false;
+    return int(ms.size()) >= config.max_repeats || total_ms >= config.max_total_ms ||
+           (total_ms >= config.min_total_ms && median_spread(ms) <= config.spread);
+  }
+};
+
+}  // namespace
+
 std::vector<double> time_until_settled(const std::function<void()>& run, const LatencyConfig& config,
-                                       const std::function<double()>& clock) {
+                                       const std::function<double()>& clock, CoreWatch* watch) {
   check_config(config);
   double fastest = std::numeric_limits<double>::infinity();
   for (int i = 0; i < std::max(1, config.warmup); ++i) {
@@ -43,20 +69,21 @@ std::vector<double> time_until_settled(const std::function<void()>& run, const L
   int passes = 1;  // to a repeat
   if (fastest < config.min_repeat_ms)
     passes = int(std::min(1000.0, std::ceil(config.min_repeat_ms / std::max(fastest, 1e-4))));
-  std::vector<double> sorted;
-  const double begin = clock();
-  double end = begin;
-  while (int(sorted.size()) < config.max_repeats) {
+  if (watch) watch->begin();
+  Repeats alone, all;
+  while (true) {
+    if (watch) watch->start();
     const double start = clock();
     for (int i = 0; i < passes; ++i) run();
-    end = clock();
-    const double ms = (end - start) / passes;
-    sorted.insert(std::upper_bound(sorted.begin(), sorted.end(), ms), ms);
-    if (int(sorted.size()) < config.min_repeats) continue;
-    if (end - begin >= config.max_total_ms) break;
-    if (end - begin >= config.min_total_ms && median_spread(sorted) <= config.spread) break;
+    const double ms = clock() - start - (watch ? watch->paused_ms() : 0);
+    const bool counts = !watch || watch->finish();
+    all.add(ms / passes, ms);
+    if (counts) alone.add(ms / passes, ms);
+    if (watch) counts ? watch->counted(ms) : watch->lost(ms);
+    if (alone.settled(config)) return alone.ms;
+    if (watch && !watch->may_wait() && all.settled(config))
+      return int(alone.ms.size()) >= config.min_repeats ? alone.ms : all.ms;
   }
-  return sorted;
 }
 
 Latency summarise(std::span<const double> sorted) {
@@ -93,8 +120,7 @@ std::string setting_text(const CsvNotes& setting) {
 }
 
 LatencyMeter::LatencyMeter(const LatencyConfig& config)
-    : config_(config), stream_(config.device, config.threads) {
-  check_config(config);
+    : config_(config), stream_(config.device, config.threads), watch_(core_watch(config)) {
   const NetworkConfig& network = config.network;
   CHECK(network.image > 0, "latency: image side ", network.image);
   images_.resize(size_t(Shape{network.batch, network.image, network.image, 3}.size()));
@@ -108,7 +134,9 @@ std::vector<double> LatencyMeter::times(const Genotype& genotype, int64_t* macs)
   weights.allocate(kWeightSeed);
   upload(stream_, plan.images().data, images_.data(), images_.size() * sizeof(float));
   if (macs) *macs = plan.macs();
-  const auto forward = [&] { plan.forward(stream_); };
+  std::function<void()> look;
+  if (watch_) look = [&] { watch_->look(); };
+  const auto forward = [&] { plan.forward(stream_, look); };
   if (config_.device == Device::cuda) forward();  // libraries set themselves up before the recording
   Graph graph;
   graph.record(stream_, forward);
@@ -116,7 +144,7 @@ std::vector<double> LatencyMeter::times(const Genotype& genotype, int64_t* macs)
     graph.replay(stream_);
     stream_.synchronize();
   };
-  std::vector<double> sorted = time_until_settled(run, config_);
+  std::vector<double> sorted = time_until_settled(run, config_, now_ms, watch_ ? &*watch_ : nullptr);
   // Arithmetic on NaN, infinite or subnormal numbers may be slower than on others.
   const Tensor device_logits = plan.logits();
   std::vector<float> logits(size_t(device_logits.size()));

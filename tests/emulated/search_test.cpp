@@ -130,9 +130,9 @@ TEST(EmulatedSearchTargetSlow, LambdaIsLearnedInTheRecordedSteps) {
   config.validation_images = 4;
   const Found expected = run_search(Device::cpu, regressor, config, 24);
   std::vector<simt::Counts> counts;
-  const Found found =
-      run_search(Device::cuda, regressor, config, 24,
-                 {.on_step = [&](int64_t, int64_t, double) { counts.push_back(simt::counts()); }});
+  SearchHooks hooks;
+  hooks.on_step = [&](int64_t, int64_t, double) { counts.push_back(simt::counts()); };
+  const Found found = run_search(Device::cuda, regressor, config, 24, hooks);
   ASSERT_EQ(counts.size(), 3u);
   EXPECT_EQ(counts[1].recorded - counts[0].recorded, 2) << "alpha's level and the weights'";
   EXPECT_EQ(counts[2].recorded, counts[1].recorded);

@@ -28,6 +28,7 @@ LatencyConfig tiny() {
   LatencyConfig config;
   config.network = {.channels = 4, .layers = 3, .classes = 10, .image = 16, .batch = 1};
   config.min_total_ms = 1;
+  config.max_wait_share = 0;  // tests run side by side
   return config;
 }
 
@@ -72,6 +73,41 @@ TEST(Latency, ShortRunsAreTimedSeveralAtOnce) {
   EXPECT_NEAR(times.front(), 0.03, 1e-9);
   EXPECT_NEAR(times.back(), 0.03, 1e-9);
   EXPECT_EQ((run.calls - 3) / times.size(), 7u);  // 0.21 ms a repeat
+}
+
+// Every third pass is beside another thread and takes half as long again: it and the one after it do not
+// count.
+TEST(Latency, PassesThatWereNotAloneDoNotCount) {
+  LatencyConfig config;
+  config.warmup = 1;
+  FakeRun pass{{1.0}};
+  bool shared = false;
+  CoreWatch watch([&] { return shared ? 1.7 : 1.05; }, 1, pass.clock());
+  const auto run = [&] {
+    shared = pass.calls % 3 == 2;
+    pass.time += shared ? 1.5 : pass.calls % 3 == 0 ? 1.2 : 1.0;
+    ++pass.calls;
+    watch.look();
+    shared = false;
+  };
+  const std::vector<double> times = time_until_settled(run, config, pass.clock(), &watch);
+  ASSERT_EQ(times.size(), 10u);
+  for (const double ms : times) EXPECT_NEAR(ms, 1, 1e-9);
+  EXPECT_EQ(pass.calls, 32u);  // passes 4, 7, ... 31 count
+}
+
+TEST(Latency, WherePassesAreNeverAloneAllCount) {
+  LatencyConfig config;
+  FakeRun pass{{1.0}};
+  bool shared = false;
+  double probes = 0;
+  CoreWatch watch([&] { return probes += 1, shared ? 1.7 : 1.05; }, 0, [&] { return pass.time + probes; });
+  shared = true;
+  const std::vector<double> times = time_until_settled(
+      pass.run(), config, [&] { return pass.time + probes; }, &watch);
+  EXPECT_EQ(times.size(), 10u);
+  EXPECT_NEAR(times.front(), 1, 1e-9);
+  EXPECT_NEAR(watch.waited_ms(), 2000, 5);
 }
 
 TEST(Latency, SettingsNameWhatDiffers) {

@@ -87,27 +87,15 @@ TEST_F(BenchLatency, SamplesAndGoesOn) {
   EXPECT_GT(json["min_ms"], 0);
   EXPECT_LE(json["min_ms"], json["median_ms"]);
   EXPECT_TRUE(json["noise_mape"].is_number());
+  EXPECT_TRUE(json["noise_median"].is_number());
+  EXPECT_GE(json["waited_share"], 0);
+  EXPECT_LT(json["waited_share"], 1);
   const std::string before = read_text(at("s.csv"));
   measure(words);
   EXPECT_EQ(read_text(at("s.csv")), before) << "a finished campaign was measured again";
   refuse_bench(words + Words{"--channels", "5"}, {"s.csv", "channels"});
   refuse_bench(words + Words{"--shard", "2/2"}, {"--shard", "2/2"});
   refuse_bench(words + Words{"--shard", "1/2x"}, {"--shard", "1/2x"});
-}
-
-TEST_F(BenchLatency, SamplesByVisits) {
-  const Words words =
-      tiny("sample") + Words{"--out",       "v.csv", "--count",          "4", "--stretch", "4",
-                             "--max-redos", "1",     "--max-redo-share", "1", "--max-ms",  "2",
-                             "--visits",    "2"};
-  const Json json = measure(words);
-  EXPECT_EQ(json["architectures"], 4);
-  EXPECT_EQ(json["visits"], 2);
-  EXPECT_GE(json["measured_per_row"], 2);
-  EXPECT_LE(json["measured_per_row"], 3);
-  EXPECT_TRUE(json["noise_median"].is_number());
-  refuse_bench(tiny("sample") + Words{"--out", "v.csv"}, {"v.csv", "visits"});
-  refuse_bench(words + Words{"--visits", "0"}, {"--visits"});
   refuse_bench(words + Words{"--max-wait-share", "-1"}, {"--max-wait-share"});
   refuse_bench(words + Words{"--max-redo-share", "-1"}, {"--max-redo-share"});
 }

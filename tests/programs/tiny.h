@@ -71,7 +71,8 @@ inline Words tiny_run(const std::string& out) {
   return Words{"run",   "--out",           out, "--lambdas",
                "0,0.5", "--random",        "1", "--latency-samples",
                "40",    "--latency-redos", "0", "--final-rounds",
-               "1",     "--final-tries",   "1"} +
+               "1",     "--final-tries",   "1", "--latency-wait-share",
+               "0"} +
          tiny_search() + tiny_network();
 }
 
