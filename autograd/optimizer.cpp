@@ -37,10 +37,7 @@ Sgd::Sgd(const ParameterStore& parameters, float momentum, float weight_decay, f
   state_ = place(state_memory_, parameters.device(), SgdState{0, momentum, weight_decay, 1});
 }
 
-void Sgd::set_lr(float lr) {
-  lr_ = lr;
-  upload(parameters_.device(), &state_->lr, &lr, sizeof lr);
-}
+void Sgd::set_lr(float lr) { upload(parameters_.device(), &state_->lr, &lr, sizeof lr); }
 
 void Sgd::step(Stream& stream) {
   const float* g = parameters_.grads();

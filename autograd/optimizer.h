@@ -20,15 +20,17 @@ class Sgd {
   Sgd(const ParameterStore& parameters, float momentum, float weight_decay, float max_norm);
 
   void set_lr(float lr);
-  float lr() const { return lr_; }
   void step(Stream& stream);  // from the store's gradients
   void save(TensorFile& file, const std::string& prefix) const;
   void load(const TensorFile& file, const std::string& prefix, const std::string& path);
+  // On the device: the momentum buffer, one number per float of the slab, and the state with the learning
+  // rate.
   const float* momentum_buffer() const { return buffer_.floats(); }
+  const SgdState* state() const { return state_; }
 
  private:
   const ParameterStore& parameters_;
-  float max_norm_, lr_ = 0;
+  float max_norm_;
   Memory buffer_, state_memory_;
   SgdState* state_;  // on the device
 };

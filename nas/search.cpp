@@ -136,27 +136,39 @@ class Search {
 
   void alpha_step() {
     if (latency_) latency_->set_step(stream_, uint64_t(global_step()));
-    const auto draw = [this] {
-      if (latency_) latency_->draw(stream_, seed_of(config_.seed, SearchStream::noise));
-    };
-    const auto ascend = [this](Plan& plan) {
-      if (latency_) latency_->ascend(stream_, plan);
-    };
-    if (second_order_) {
-      draw();
-      second_order_->gradient(
-          stream_, *sgd_, config_.momentum, config_.weight_decay, [&] { load_train(); },
-          [&] { load_valid(); }, ascend);
-      return adam_->step(stream_);
-    }
+    if (second_order_) return second_order_step();
     load_valid();
-    alpha_graph_.run(stream_, [&] {
+    alpha_graph_.run(stream_, [this] {
       draw();
       alpha_plan_->forward(stream_);
       alpha_plan_->backward(stream_);
       ascend(*alpha_plan_);
       adam_->step(stream_);
     });
+  }
+
+  // In three graphs: batches are loaded, with a copy from the host, in between.
+  void second_order_step() {
+    load_train();
+    unroll_graph_.run(stream_, [this] { second_order_->unroll(stream_, *sgd_); });
+    load_valid();
+    valid_graph_.run(stream_, [this] {
+      draw();
+      second_order_->validate(stream_);
+      ascend(second_order_->at_unrolled());
+    });
+    load_train();
+    alpha_graph_.run(stream_, [this] {
+      second_order_->differentiate(stream_, *sgd_);
+      adam_->step(stream_);
+    });
+  }
+
+  void draw() {
+    if (latency_) latency_->draw(stream_, seed_of(config_.seed, SearchStream::noise));
+  }
+  void ascend(Plan& plan) {
+    if (latency_) latency_->ascend(stream_, plan);
   }
 
   // One bilevel step; returns the training loss, or the last one read.
@@ -271,7 +283,7 @@ class Search {
   Checkpointer saver_;
   TrainerState state_;
   std::vector<SearchEpoch> history_;
-  StepGraph alpha_graph_, weight_graph_;
+  StepGraph unroll_graph_, valid_graph_, alpha_graph_, weight_graph_;  // the first two: second order
   double last_loss_ = 0;
 };
 

@@ -26,50 +26,48 @@ SecondOrder::SecondOrder(const Tape& tape, Var loss, Var alpha_loss, std::vector
       saved_(like(weights)),
       direct_(like(architecture)),
       product_(like(architecture)),
-      sum_(weights.device(), sizeof(float)) {}
+      sum_(weights.device(), sizeof(float)),
+      radius_(weights.device(), sizeof(float)),
+      factor_(weights.device(), sizeof(float)) {}
 
 Tensor SecondOrder::row(const Memory& memory) const { return slab(memory.floats(), architecture_); }
 
-void SecondOrder::gradient(Stream& stream, const Sgd& sgd, float momentum, float weight_decay,
-                           const std::function<void()>& load_train, const std::function<void()>& load_valid,
-                           const std::function<void(Plan& at_unrolled)>& after_valid) {
+void SecondOrder::unroll(Stream& stream, const Sgd& sgd) {
+  copy_scaled(stream, slab(saved_.floats(), weights_), slab(weights_.values(), weights_), 1, 0);
+  train_.forward(stream);
+  train_.backward(stream);
+  sgd_lookahead(stream, weights_.values(), sgd.momentum_buffer(), weights_.grads(), weights_.slab_floats(),
+                sgd.state());
+}
+
+void SecondOrder::validate(Stream& stream) {
+  valid_.forward(stream);
+  valid_.backward(stream);
+}
+
+void SecondOrder::differentiate(Stream& stream, const Sgd& sgd) {
   const Tensor w = slab(weights_.values(), weights_), saved = slab(saved_.floats(), weights_);
-  const Tensor w_grad = slab(weights_.grads(), weights_), grad = slab(architecture_.grads(), architecture_);
-  const Tensor buffer = slab(const_cast<float*>(sgd.momentum_buffer()), weights_);
-  const float eta = sgd.lr();
-  auto run = [&](Plan& plan) {
-    plan.forward(stream);
-    plan.backward(stream);
-  };
-  copy_scaled(stream, saved, w, 1, 0);
-  load_train();
-  run(train_);
-  copy_scaled(stream, w, saved, 1 - eta * weight_decay, 0);
-  add_scaled(stream, w, buffer, -eta * momentum);
-  add_scaled(stream, w, w_grad, -eta);
-  load_valid();
-  run(valid_);
-  if (after_valid) after_valid(valid_);
+  const Tensor v = slab(weights_.grads(), weights_);  // trial_ does not write there
+  const Tensor grad = slab(architecture_.grads(), architecture_);
   copy_scaled(stream, direct(), grad, 1, 0);
-  sum_of_squares(stream, sum_.floats(), weights_.grads(), weights_.slab_floats());
-  download(stream, &v_norm_, sum_.data(), sizeof v_norm_);
-  v_norm_ = std::sqrt(v_norm_);
-  if (!(v_norm_ > 0)) {  // nothing to differentiate along
-    fill(stream, hessian_product(), 0);
+  sum_of_squares(stream, sum_.floats(), v.data, weights_.slab_floats());
+  difference_radius(stream, radius_.floats(), factor_.floats(), sum_.floats());
+  for (const float sign : {1.f, -1.f}) {
     copy_scaled(stream, w, saved, 1, 0);
-    return;
-  }
-  const float radius = 0.01f / v_norm_;
-  load_train();
-  for (const float sign : {1.f, -1.f}) {  // v stays in the weights' gradients: trial_ does not write there
-    copy_scaled(stream, w, saved, 1, 0);
-    add_scaled(stream, w, w_grad, sign * radius);
-    run(trial_);
-    copy_scaled(stream, hessian_product(), grad, sign / (2 * radius), sign > 0 ? 0.f : 1.f);
+    copy_scaled_by(stream, w, v, radius_.floats(), sign, 1);
+    trial_.forward(stream);
+    trial_.backward(stream);
+    copy_scaled_by(stream, hessian_product(), grad, factor_.floats(), sign, sign > 0 ? 0.f : 1.f);
   }
   copy_scaled(stream, w, saved, 1, 0);
   copy_scaled(stream, grad, direct(), 1, 0);
-  add_scaled(stream, grad, hessian_product(), -eta);
+  copy_scaled_by(stream, grad, hessian_product(), &sgd.state()->lr, -1, 1);
+}
+
+float SecondOrder::v_norm(Stream& stream) const {
+  float sum = 0;
+  download(stream, &sum, sum_.data(), sizeof sum);
+  return std::sqrt(sum);
 }
 
 }  // namespace lanas

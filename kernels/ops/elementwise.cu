@@ -76,11 +76,19 @@ void fill(View<T> x, T value) {
   });
 }
 
-#define INSTANTIATE(T)                                          \
-  template void relu_forward(View<T>, View<T>);                 \
-  template void relu_backward(View<T>, View<T>, View<T>, T);    \
-  template void sum_forward(View<T>, std::span<const View<T>>); \
-  template void copy_scaled(View<T>, View<T>, T, T);            \
+template <class T>
+void copy_scaled_by(View<T> y, View<T> x, const T* factor, T scale, T beta) {
+  const T s = scale * *factor;
+  if (s != 0) return copy_scaled(y, x, s, beta);
+  beta == 0 ? fill(y, T(0)) : copy_scaled(y, y, beta, T(0));
+}
+
+#define INSTANTIATE(T)                                            \
+  template void relu_forward(View<T>, View<T>);                   \
+  template void relu_backward(View<T>, View<T>, View<T>, T);      \
+  template void sum_forward(View<T>, std::span<const View<T>>);   \
+  template void copy_scaled(View<T>, View<T>, T, T);              \
+  template void copy_scaled_by(View<T>, View<T>, const T*, T, T); \
   template void fill(View<T>, T);
 INSTANTIATE(float)
 INSTANTIATE(double)
@@ -139,6 +147,17 @@ __global__ void copy_scaled_kernel(Tensor y, Tensor x, float scale, float beta) 
     Pack<kPack> v = load<kPack>(x.pixel(pixel) + c);
 #pragma unroll
     for (float& value : v.v) value *= scale;
+    accumulate<kPack>(y.pixel(pixel) + c, v, beta);
+  });
+}
+
+template <int kPack>
+__global__ void copy_scaled_by_kernel(Tensor y, Tensor x, const float* factor, float scale, float beta) {
+  const float s = scale * *factor;
+  for_packs<kPack>(x, [=](int64_t pixel, int c) {
+    Pack<kPack> v = load<kPack>(x.pixel(pixel) + c);
+#pragma unroll
+    for (float& value : v.v) value = s == 0 ? 0 : s * value;
     accumulate<kPack>(y.pixel(pixel) + c, v, beta);
   });
 }
@@ -223,6 +242,17 @@ void copy_scaled(Stream& stream, Tensor y, Tensor x, float scale, float beta) {
 }
 
 void add_scaled(Stream& stream, Tensor y, Tensor x, float scale) { copy_scaled(stream, y, x, scale, 1); }
+
+void copy_scaled_by(Stream& stream, Tensor y, Tensor x, const float* factor, float scale, float beta) {
+  check_shape("copy_scaled_by", "y", y, x);
+  stream.activate();
+  if (stream.device() == Device::cpu) return host::copy_scaled_by<float>(y, x, factor, scale, beta);
+  flatten(y, x);
+  with_pack(pack_width(y, x), [&](auto pack) {
+    launch(copy_scaled_by_kernel<pack()>, pack_blocks(x, pack), kPackThreads, 0, stream, y, x, factor, scale,
+           beta);
+  });
+}
 
 void fill(Stream& stream, Tensor x, float value) {
   stream.activate();

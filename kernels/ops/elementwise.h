@@ -18,6 +18,10 @@ void relu_backward(Stream& stream, Tensor dx, Tensor dy, Tensor x, float beta);
 void sum_forward(Stream& stream, Tensor y, std::span<const Tensor> xs);         // at least one x
 void copy_scaled(Stream& stream, Tensor y, Tensor x, float scale, float beta);  // y = scale x + beta y
 void add_scaled(Stream& stream, Tensor y, Tensor x, float scale);               // y += scale x
+// The same with s = scale *factor, a number in memory of the stream's device, so that a captured call can be
+// replayed. Where s is 0 x counts for nothing, not even its NaNs.
+void copy_scaled_by(Stream& stream, Tensor y, Tensor x, const float* factor, float scale,
+                    float beta);  // y = s x + beta y
 void fill(Stream& stream, Tensor x, float value);
 
 namespace host {
@@ -29,6 +33,8 @@ template <class T>
 void sum_forward(View<T> y, std::span<const View<T>> xs);
 template <class T>
 void copy_scaled(View<T> y, View<T> x, T scale, T beta);
+template <class T>
+void copy_scaled_by(View<T> y, View<T> x, const T* factor, T scale, T beta);
 template <class T>
 void fill(View<T> x, T value);
 }  // namespace host

@@ -34,6 +34,19 @@ void sgd_step(T* w, T* momentum_buffer, const T* g, int64_t count, const SgdStat
 }
 
 template <class T>
+void sgd_lookahead(T* w, const T* momentum_buffer, const T* g, int64_t count, const SgdState* state) {
+  const T lr = T(state->lr), momentum = T(state->momentum), weight_decay = T(state->weight_decay);
+  parallel_for(blocks(count), [=](int64_t block) {
+    T* __restrict weight = w + block * kBlock;
+    const T* __restrict buffer = momentum_buffer + block * kBlock;
+    const T* __restrict gradient = g + block * kBlock;
+    const int64_t length = std::min(kBlock, count - block * kBlock);
+    for (int64_t i = 0; i < length; ++i)
+      weight[i] -= lr * (momentum * buffer[i] + (gradient[i] + weight_decay * weight[i]));
+  });
+}
+
+template <class T>
 void adam_step(T* w, T* m, T* v, const T* g, int64_t count, const AdamState* state) {
   const T beta1 = T(state->beta1), beta2 = T(state->beta2), eps = T(state->eps),
           weight_decay = T(state->weight_decay);
@@ -77,6 +90,8 @@ double sum_of_squares(const T* g, int64_t count) {
 
 template void sgd_step(float*, float*, const float*, int64_t, const SgdState*);
 template void sgd_step(double*, double*, const double*, int64_t, const SgdState*);
+template void sgd_lookahead(float*, const float*, const float*, int64_t, const SgdState*);
+template void sgd_lookahead(double*, const double*, const double*, int64_t, const SgdState*);
 template void adam_step(float*, float*, float*, const float*, int64_t, const AdamState*);
 template void adam_step(double*, double*, double*, const double*, int64_t, const AdamState*);
 template double sum_of_squares(const float*, int64_t);
@@ -99,6 +114,19 @@ __global__ void sgd_kernel(Tensor w, Tensor momentum_buffer, Tensor g, const Sgd
       weight.v[k] -= s.lr * buffer.v[k];
     }
     store<kPack>(momentum_buffer.data + i, buffer);
+    store<kPack>(w.data + i, weight);
+  });
+}
+
+template <int kPack>
+__global__ void sgd_lookahead_kernel(Tensor w, Tensor momentum_buffer, Tensor g, const SgdState* state) {
+  const SgdState s = *state;
+  for_packs<kPack>(w, [=](int64_t, int i) {
+    Pack<kPack> weight = load<kPack>(w.data + i);
+    const Pack<kPack> buffer = load<kPack>(momentum_buffer.data + i), gradient = load<kPack>(g.data + i);
+#pragma unroll
+    for (int k = 0; k < kPack; ++k)
+      weight.v[k] -= s.lr * (s.momentum * buffer.v[k] + (gradient.v[k] + s.weight_decay * weight.v[k]));
     store<kPack>(w.data + i, weight);
   });
 }
@@ -134,6 +162,16 @@ __global__ void advance_step_kernel(AdamState* state) { ++state->step; }
 
 __global__ void multiplier_ascent_kernel(float* multiplier, const float* cost, float rate, float bound) {
   *multiplier = fmaxf(0, *multiplier + rate * (*cost / bound - 1));
+}
+
+// One body for both devices: a NaN or an infinity in the sum reaches the results.
+__host__ __device__ inline void difference_radius_of(float* radius, float* factor, float sum) {
+  *radius = sum == 0 ? 0 : 0.01f / sqrtf(sum);
+  *factor = sum == 0 ? 0 : 1 / (2 * *radius);
+}
+
+__global__ void difference_radius_kernel(float* radius, float* factor, const float* sum) {
+  difference_radius_of(radius, factor, *sum);
 }
 
 constexpr unsigned kThreads = 256;
@@ -188,6 +226,17 @@ void sgd_step(Stream& stream, float* w, float* momentum_buffer, const float* g, 
   });
 }
 
+void sgd_lookahead(Stream& stream, float* w, const float* momentum_buffer, const float* g, int64_t count,
+                   const SgdState* state) {
+  CHECK(count >= 0, "sgd_lookahead: count ", count);
+  if (stream.device() == Device::cpu) return host::sgd_lookahead(w, momentum_buffer, g, count, state);
+  const Tensor tw = slab("sgd_lookahead", w, count), tm = slab("sgd_lookahead", momentum_buffer, count),
+               tg = slab("sgd_lookahead", g, count);
+  with_pack(pack_width(tw, tm, tg), [&](auto pack) {
+    launch(sgd_lookahead_kernel<pack()>, pack_blocks(tw, pack), kPackThreads, 0, stream, tw, tm, tg, state);
+  });
+}
+
 void adam_step(Stream& stream, float* w, float* m, float* v, const float* g, int64_t count,
                const AdamState* state) {
   CHECK(count >= 0, "adam_step: count ", count);
@@ -226,6 +275,14 @@ void sum_of_squares(Stream& stream, float* sum, const float* g, int64_t count) {
     return;
   }
   launch_squares("sum_of_squares", stream, sum, g, count, 0);
+}
+
+void difference_radius(Stream& stream, float* radius, float* factor, const float* sum) {
+  if (stream.device() == Device::cuda) {
+    launch(difference_radius_kernel, 1, 1, 0, stream, radius, factor, sum);
+    return;
+  }
+  difference_radius_of(radius, factor, *sum);
 }
 
 void clip_scale(Stream& stream, float* scale, const float* g, int64_t count, float max_norm) {

@@ -3,6 +3,8 @@
 // adam (Kingma and Ba, ICLR 2015): d = g + weight_decay w;  m = beta1 m + (1-beta1) d;  v = beta2 v +
 // (1-beta2) d^2;
 //       w -= lr m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + eps)   (m and v start as zeros).
+// sgd_lookahead: w -= lr (momentum buf + g + weight_decay w), and buf stays: one step ahead, to return from.
+// difference_radius: R = 0.01 / ||v|| of the central difference [f(w + R v) - f(w - R v)] / (2 R).
 // multiplier_ascent: lambda = max(0, lambda + rate (cost / bound - 1)), for the constraint cost <= bound.
 // What changes from step to step stands in memory, so a captured step can be replayed.
 #pragma once
@@ -32,6 +34,8 @@ struct AdamState {
 // All arrays hold `count` floats and do not overlap.
 void sgd_step(Stream& stream, float* w, float* momentum_buffer, const float* g, int64_t count,
               const SgdState* state);
+void sgd_lookahead(Stream& stream, float* w, const float* momentum_buffer, const float* g, int64_t count,
+                   const SgdState* state);
 void adam_step(Stream& stream, float* w, float* m, float* v, const float* g, int64_t count,
                const AdamState* state);
 
@@ -45,12 +49,16 @@ void multiplier_ascent(Stream& stream, float* multiplier, const float* cost, flo
 
 // *sum = sum of g^2, added in double in an order that does not depend on threads or instruction set.
 void sum_of_squares(Stream& stream, float* sum, const float* g, int64_t count);
+// *radius = R and *factor = 1 / (2 R) from *sum = ||v||^2, on the stream's device; both 0 where ||v|| is.
+void difference_radius(Stream& stream, float* radius, float* factor, const float* sum);
 // *scale = min(1, max_norm / (||g|| + 1e-6)): clipping by the norm of the whole slab.
 void clip_scale(Stream& stream, float* scale, const float* g, int64_t count, float max_norm);
 
 namespace host {
 template <class T>
 void sgd_step(T* w, T* momentum_buffer, const T* g, int64_t count, const SgdState* state);
+template <class T>
+void sgd_lookahead(T* w, const T* momentum_buffer, const T* g, int64_t count, const SgdState* state);
 template <class T>
 void adam_step(T* w, T* m, T* v, const T* g, int64_t count, const AdamState* state);
 template <class T>

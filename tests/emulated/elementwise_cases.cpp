@@ -1,5 +1,7 @@
 // elementwise_cases.cpp -- cases of relu, sums, copies, fills, add_bias and drop_path: all pack widths,
 // packed and strided.
+#include <cmath>
+
 #include "kernels/ops/add_bias.h"
 #include "kernels/ops/drop_path.h"
 #include "kernels/ops/elementwise.h"
@@ -45,6 +47,30 @@ const OpCases scaled_cases(
         b.call([=](Stream& stream) {
           const Shape s{1, 1, 2, 3};
           add_scaled(stream, {y, s}, {const_cast<float*>(x), s}, 0.25f);
+        });
+      }},
+     {"scaled by a number in memory", 2,
+      [](CaseBuilder& b) {
+        float* y = b.buffer<float>("y", {1, 2, 3, 4, 5, 6, 7, 8}, {6, 5, 4, 3, 2, 1, 0, 9});
+        float* z = b.buffer<float>("z", std::vector<float>(12, 5), std::vector<float>(12, 6));
+        const float* x = b.buffer<float>("x", {3, 1, 4, 1, 5, 9, 2, 6}, {2, 7, 1, 8, 2, 8, 1, 8}, false);
+        const float* factor = b.buffer<float>("factor", {0.5f}, {-3}, false);
+        b.call([=](Stream& stream) {
+          const Tensor from(const_cast<float*>(x), {1, 2, 2, 2});
+          copy_scaled_by(stream, {y, {1, 2, 2, 2}}, from, factor, -0.25f, 1);
+          copy_scaled_by(stream, Tensor(z, {1, 2, 2, 3}).slice(1, 3), from, factor, 2, 0);
+        });
+      }},
+     {"scaled by zero in memory, at first", 1,
+      [](CaseBuilder& b) {
+        float* y = b.buffer<float>("y", {1, 2, 3, 4}, {4, 3, 2, 1});
+        float* z = b.buffer<float>("z", {1, 2, 3, 4}, {4, 3, 2, 1});
+        const float* x = b.buffer<float>("x", {NAN, INFINITY, 3, 4}, {1, 2, 3, 4}, false);
+        const float* factor = b.buffer<float>("factor", {0}, {1.5f}, false);
+        b.call([=](Stream& stream) {
+          const Shape s{1, 1, 1, 4};
+          copy_scaled_by(stream, {y, s}, {const_cast<float*>(x), s}, factor, 1, 1);
+          copy_scaled_by(stream, {z, s}, {const_cast<float*>(x), s}, factor, -1, 0);
         });
       }},
      {"fill a strided view", 1, [](CaseBuilder& b) {

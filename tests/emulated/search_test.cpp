@@ -147,6 +147,32 @@ TEST(EmulatedSearchTargetSlow, LambdaIsLearnedInTheRecordedSteps) {
   EXPECT_LE(difference(found.state, expected.state, "weights."), 1e-4);
 }
 
+// Second order: three graphs for alpha, between which batches are loaded, and one for the weights.
+TEST(EmulatedSearchSecondOrderSlow, IsRecordedAndEqualsTheCpus) {
+  const Regressor regressor = latency_predictor();
+  SearchConfig config = small_search(1);
+  config.second_order = true;
+  config.latency.target_ms = 1.5, config.latency.lambda_lr = 0.3;
+  config.validation_images = 4;
+  const Found expected = run_search(Device::cpu, regressor, config);
+  std::vector<simt::Counts> counts;
+  SearchHooks hooks;
+  hooks.on_step = [&](int64_t, int64_t, double) { counts.push_back(simt::counts()); };
+  const Found found = run_search(Device::cuda, regressor, config, 16, hooks);
+  ASSERT_EQ(counts.size(), 2u);
+  EXPECT_EQ(counts[1].recorded - counts[0].recorded, 4);
+  EXPECT_EQ(counts[1].replayed - counts[0].replayed, 4);
+  EXPECT_EQ(counts[1].downloads, counts[0].downloads);
+
+  EXPECT_NEAR(found.result.history[0].lambda, expected.result.history[0].lambda, 1e-4);
+  EXPECT_LE(difference(found.state, expected.state, "architecture."), 2e-3);
+  EXPECT_LE(difference(found.state, expected.state, "weights."), 1e-4);
+  EXPECT_LE(difference(found.state, expected.state, "buffers."), 1e-4);
+  config.second_order = false;
+  const Found first = run_search(Device::cpu, regressor, config);
+  EXPECT_GT(difference(first.state, expected.state, "architecture."), 0.1) << "the tolerance can be missed";
+}
+
 INSTANTIATE_TEST_SUITE_P(Partial, EmulatedSearchSlow, testing::Values(1, 2));
 
 }  // namespace

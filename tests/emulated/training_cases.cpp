@@ -28,6 +28,26 @@ OpCase sgd_case(int count) {
           }};
 }
 
+OpCase lookahead_case(int count) {
+  return {join("lookahead of ", count), 1, [=](CaseBuilder& b) {
+            float* w = b.buffer("w", draws(count, 1), draws(count, 2));
+            const float* buffer = b.buffer("buffer", draws(count, 3), draws(count, 4));
+            const float* g = b.buffer("g", draws(count, 5), draws(count, 6), false);
+            const SgdState* state = b.buffer<SgdState>("state", {{0.1f, 0.9f, 3e-4f, 0.5f}},
+                                                       {{0.2f, 0.8f, 1e-4f, 0.25f}}, kOnlyRead<SgdState>);
+            b.call([=](Stream& stream) { sgd_lookahead(stream, w, buffer, g, count, state); });
+          }};
+}
+
+OpCase radius_case(float sum, float other) {
+  return {join("radius at ", sum), 1, [=](CaseBuilder& b) {
+            const float* squares = b.buffer<float>("sum", {sum}, {other}, false);
+            float *radius = b.buffer<float>("radius", {-1}, {-2}),
+                  *factor = b.buffer<float>("factor", {-1}, {-2});
+            b.call([=](Stream& stream) { difference_radius(stream, radius, factor, squares); });
+          }};
+}
+
 OpCase adam_case(int count) {
   return {join("adam of ", count), 1, [=](CaseBuilder& b) {
             float* w = b.buffer("w", draws(count, 1), draws(count, 2));
@@ -66,11 +86,12 @@ OpCase ascent_case(float multiplier, float cost, float rate, float bound) {
           }};
 }
 
-const OpCases optimizer_cases("optimizer",
-                              {sgd_case(1), sgd_case(1003), sgd_case(4096), adam_case(3), adam_case(1036),
-                               squares_case(1, 0), squares_case(5001, 0), squares_case(4096, 5),
-                               squares_case(7, 1000), ascent_case(0.5f, 3, 0.2f, 2),
-                               ascent_case(0.125f, 0.5f, 1, 2), ascent_case(0, 7, 0.05f, 2)});
+const OpCases optimizer_cases("optimizer", {sgd_case(1), sgd_case(1003), sgd_case(4096), lookahead_case(1),
+                                            lookahead_case(1003), lookahead_case(4096), radius_case(25, 0),
+                                            radius_case(0, 1e-12f), adam_case(3), adam_case(1036),
+                                            squares_case(1, 0), squares_case(5001, 0), squares_case(4096, 5),
+                                            squares_case(7, 1000), ascent_case(0.5f, 3, 0.2f, 2),
+                                            ascent_case(0.125f, 0.5f, 1, 2), ascent_case(0, 7, 0.05f, 2)});
 
 OpCase augment_case(const std::string& name, int batch, int side, AugmentConfig config) {
   return {name, 1, [=](CaseBuilder& b) {

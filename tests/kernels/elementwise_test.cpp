@@ -85,6 +85,23 @@ TEST(Elementwise, CopyScaledAndFill) {
       }
 }
 
+TEST(Elementwise, CopyScaledByANumberInMemory) {
+  Stream stream;
+  for (Shape shape : kShapes)
+    for (float factor : {0.5f, 0.0f})
+      for (float beta : {0.0f, 1.0f}) {
+        Random random(10);
+        TestTensor<float> x(shape, shape.c + 2), y(shape, shape.c + 1);
+        x.randomize(random);
+        if (factor == 0) x[0] = NAN;  // must not be seen
+        if (beta == 1) y.fill(3);
+        copy_scaled_by(stream, y, x, &factor, -2, beta);
+        for (int64_t i = 0; i < shape.size(); ++i)
+          ASSERT_EQ(y[i], (beta == 0 ? 0 : 3) + (factor == 0 ? 0 : -2 * factor * x[i]));
+        EXPECT_TRUE(y.gaps_untouched());
+      }
+}
+
 TEST(Elementwise, ShapeErrorsGiveBothSides) {
   Stream stream;
   TestTensor<float> x({1, 2, 2, 4}), y({1, 2, 2, 3});
@@ -96,6 +113,8 @@ TEST(Elementwise, ShapeErrorsGiveBothSides) {
   }
   EXPECT_THROW(relu_backward(stream, x, y, x, 0), Error);
   EXPECT_THROW(copy_scaled(stream, x, y, 1, 0), Error);
+  const float factor = 1;
+  EXPECT_THROW(copy_scaled_by(stream, x, y, &factor, 1, 0), Error);
   EXPECT_THROW(sum_forward(stream, x, {}), Error);
 }
 

@@ -30,6 +30,24 @@ TEST(Sgd, FollowsTheFormula) {
   EXPECT_TRUE(compare(buffer, momentum, 1e-6));
 }
 
+// Where sgd goes without clipping, with the buffer left alone.
+TEST(SgdLookahead, LandsWhereSgdWould) {
+  Random random(15);
+  const std::vector<float> start = random_vector<float>(kCount, random),
+                           buffer = random_vector<float>(kCount, random),
+                           g = random_vector<float>(kCount, random);
+  std::vector<float> ahead = start, expected = start, moved = buffer;
+  Stream stream(Device::cpu);
+  SgdState state;
+  state.gradient_scale = 0.125f;
+  sgd_lookahead(stream, ahead.data(), buffer.data(), g.data(), kCount, &state);
+  state.gradient_scale = 1;
+  sgd_step(stream, expected.data(), moved.data(), g.data(), kCount, &state);
+  EXPECT_TRUE(compare(ahead, expected, 1e-6));
+  EXPECT_NE(ahead, start);
+  EXPECT_THROW(sgd_lookahead(stream, ahead.data(), buffer.data(), g.data(), -1, &state), Error);
+}
+
 TEST(Adam, FollowsTheFormula) {
   Random random(13);
   std::vector<float> w = random_vector<float>(kCount, random), m(kCount, 0.0f), v(kCount, 0.0f);
@@ -85,6 +103,25 @@ TEST(MultiplierAscent, GrowsAboveTheBoundFallsBelowItAndStopsAtZero) {
   EXPECT_EQ(multiplier, 0);
   EXPECT_THROW(multiplier_ascent(stream, &multiplier, &cost, 0.1f, 0), Error);
   EXPECT_THROW(multiplier_ascent(stream, &multiplier, &cost, -0.1f, 2), Error);
+}
+
+TEST(Norms, RadiusOfADifference) {
+  Stream stream(Device::cpu);
+  float radius = NAN, factor = NAN, sum = 25;
+  difference_radius(stream, &radius, &factor, &sum);
+  EXPECT_NEAR(radius, 0.002, 1e-9);
+  EXPECT_NEAR(factor, 250, 1e-4);
+  sum = 0;
+  difference_radius(stream, &radius, &factor, &sum);
+  EXPECT_EQ(radius, 0);
+  EXPECT_EQ(factor, 0);
+  sum = 1e-45f;  // the least above 0: still finite
+  difference_radius(stream, &radius, &factor, &sum);
+  EXPECT_TRUE(std::isfinite(radius) && radius > 0);
+  EXPECT_TRUE(std::isfinite(factor) && factor > 0);
+  sum = NAN;
+  difference_radius(stream, &radius, &factor, &sum);
+  EXPECT_TRUE(std::isnan(factor)) << "what is broken is not called 0";
 }
 
 TEST(Norms, SumOfSquaresAndClip) {
