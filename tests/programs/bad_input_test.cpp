@@ -1,6 +1,8 @@
 // Wrong input: one line that names the file or the flag and what was expected, exit code 2, nothing written
 // and nothing lost.
 #include <cmath>
+#include <cstdlib>
+#include <optional>
 
 #include "autograd/checkpoint.h"
 #include "kernels/core/device.h"
@@ -145,8 +147,26 @@ TEST_F(BadInputTest, FlagsOfNetworks) {
   EXPECT_FALSE(exists("out"));
 }
 
+// An environment variable for this process, and so for the programs that it starts.
+class ScopedVariable {
+ public:
+  ScopedVariable(const char* name, const char* value) : name_(name) {
+    if (const char* now = std::getenv(name)) before_ = now;
+    setenv(name, value, 1);
+  }
+  ~ScopedVariable() { before_ ? setenv(name_, before_->c_str(), 1) : unsetenv(name_); }
+  ScopedVariable(const ScopedVariable&) = delete;
+  ScopedVariable& operator=(const ScopedVariable&) = delete;
+
+ private:
+  const char* name_;
+  std::optional<std::string> before_;
+};
+
+// A GPU that is there is hidden: CUDA shows those alone that the variable names.
 TEST_F(BadInputTest, AbsentCudaDevice) {
-  if (backend::missing().empty()) return;  // it is there
+  const ScopedVariable hidden("CUDA_VISIBLE_DEVICES", "");
+  ASSERT_NE(backend::missing(), "");
   const Words parts = {"--device cuda: " + backend::missing()}, cuda = {"--device", "cuda"};
   refuse(tiny_run("out") + cuda, parts);
   refuse(tiny_run("out") + Words{"--latency-device", "cuda"}, parts);
