@@ -55,14 +55,15 @@ Work training_work(Stream& stream, TrainingStep& step) {
                           {},
                           {}});
     add_steps(work, stream, step.tape(), plan, plan.forward_steps(), plan.steps(), backward, part.wanted);
-    work.items.push_back({part.update_name,
-                          part.name + " update",
-                          join(part.wanted->slab_floats(), " floats"),
-                          {},
-                          [&step, part] { (step.*part.update)(); },
-                          {},
-                          {},
-                          {}});
+    work.items.push_back(
+        {part.update_name,
+         part.name + " update",
+         join(part.wanted->slab_floats(), " floats"),
+         {0, double(part.update_passes) * double(part.wanted->slab_floats()) * sizeof(float)},
+         [&step, part] { (step.*part.update)(); },
+         {},
+         {},
+         {}});
   }
   work.begin = [&stream, parts] {
     stream.activate();

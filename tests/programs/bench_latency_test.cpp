@@ -153,7 +153,9 @@ TEST_F(BenchLatency, ExplainsTheTime) {
     const Json json = measure(tiny("kernels") + what + Words{"--repeats", "3"});
     double sum = 0;
     bool convolution = false;
+    int updates = 0;
     for (const Json& row : json["rows"]) {
+      updates += row["pass"].get<std::string>().ends_with("update") && row["bytes"] > 0 && row["gb_s"] > 0;
       sum += row["total_ms"].get<double>();
       EXPECT_GT(row["each_ms"], 0) << row;
       EXPECT_GE(row["count"], 1);
@@ -161,6 +163,7 @@ TEST_F(BenchLatency, ExplainsTheTime) {
                      row["bytes"] > 0 && row["hot_ms"] > 0 && (training || row["cold_ms"] > 0);
     }
     EXPECT_TRUE(convolution);
+    EXPECT_EQ(updates, training ? 2 : 0) << "adam, and clip and sgd";
     EXPECT_NEAR(sum, json["sum_ms"], 1e-9 * sum);
     EXPECT_NEAR(json["end_to_end_ms"].get<double>() - sum, json["unexplained_ms"], 1e-9 * sum);
     EXPECT_GT(json["copy_gb_s"], 0);
