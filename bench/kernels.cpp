@@ -10,6 +10,7 @@
 
 #include "bench/ceilings.h"
 #include "bench/common.h"
+#include "bench/loading.h"
 #include "bench/plot.h"
 #include "bench/profile.h"
 #include "kernels/core/timing.h"
@@ -44,7 +45,7 @@ struct KernelsCommand {
   Common common;
   std::string genotype, supernet, sweep, plot;
   std::vector<int> values;
-  bool predictor = false;
+  bool predictor = false, loading = false;
   NetworkConfig network{.channels = 36, .layers = 20, .batch = 1};
   int partial = 4, repeats = 20, cold_repeats = 3;
   CLI::App* sub = nullptr;
@@ -59,6 +60,9 @@ struct KernelsCommand {
         ->excludes(g);
     sub->add_flag("--predictor", predictor, "a training step of the latency predictor's mlp, 224-128-64-1")
         ->excludes(g);
+    sub->add_flag("--loading", loading,
+                  "the order of an epoch of 25,000 images and a training batch of them (then of 64)")
+        ->excludes(g);
     sub->add_option("--sweep", sweep, "channels, batch or threads: the network's time at each of --values")
         ->needs(g);
     sub->add_option("--values", values, "of the sweep")->delimiter(',');
@@ -71,14 +75,15 @@ struct KernelsCommand {
 
   void run() {
     Stream stream = common.stream();
-    CHECK(int(!supernet.empty()) + int(!genotype.empty()) + int(predictor) == 1,
-          "kernels: expected --genotype, --supernet or --predictor");
+    CHECK(int(!supernet.empty()) + int(!genotype.empty()) + int(predictor) + int(loading) == 1,
+          "kernels: expected --genotype, --supernet, --predictor or --loading");
     check_network(network);
     check_range("--repeats", repeats, 1, 100'000);
     check_range("--cold-repeats", cold_repeats, 0, 100'000);
     if (!sweep.empty()) return run_sweep();
     const Ceilings ceilings = measure_ceilings(stream);
     if (predictor) return run_predictor(stream, ceilings);
+    if (loading) return run_loading(stream, ceilings);
     supernet.empty() ? run_network(stream, ceilings) : run_supernet(stream, ceilings);
   }
 
@@ -119,6 +124,15 @@ struct KernelsCommand {
     };
     profile(stream, work, profile_config());
     report(stream, work, ceilings, {{"predictor", "224-128-64-1"}, {"batch", batch}, {"macs", plan.macs()}});
+  }
+
+  void run_loading(Stream& stream, const Ceilings& ceilings) {
+    constexpr int kImages = 25'000;  // half of CIFAR-10's training images, as in the published search
+    const int batch = sub->count("--batch") ? network.batch : 64;
+    Loading images(stream, std::max(kImages, batch), network.image, batch, common.seed);
+    Work work = images.work();
+    profile(stream, work, profile_config());
+    report(stream, work, ceilings, {{"loading", std::max(kImages, batch)}, {"batch", batch}});
   }
 
   void run_sweep() const;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
 
 #include "nas/genotype.h"
 #include "tests/programs/bench_program.h"
@@ -184,6 +185,15 @@ TEST_F(BenchTables, SweepsAndDraws) {
   EXPECT_EQ(predictor["macs"], 224 * 128 + 128 * 64 + 64);
   EXPECT_NE(read_text(at("k.svg")).find("<svg"), std::string::npos);
   refuse_bench({"kernels", "--predictor", "--supernet", "darts"}, {"--predictor"});
+  const Json loading = measure({"kernels", "--loading", "--batch", "8", "--repeats", "3", "--threads", "1"});
+  std::set<std::string> ops;
+  for (const Json& row : loading["rows"])
+    if (row["pass"] == "loading") {
+      ops.insert(row["op"]);
+      EXPECT_GT(row["gb_s"], 0) << row["op"];
+    }
+  EXPECT_EQ(ops, (std::set<std::string>{"augment", "gather_labels", "shuffle"}));
+  refuse_bench({"kernels", "--loading", "--predictor"}, {"--loading"});
   const Json network =
       measure(tiny("network") + Words{"--genotype", "DARTS_V2", "--repeats", "20", "--plot", "h.svg"});
   int passes = 0;
