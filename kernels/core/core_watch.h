@@ -2,10 +2,10 @@
 // On a rented machine the other hardware thread of a core is often somebody else's, and takes a tenth to a
 // third of its speed away for milliseconds to minutes at a time, which no clock or counter in here shows. A
 // few microseconds of loads, arithmetic and stores within the first-level cache do: a core that is alone
-// does a vector of them a cycle, one that is shared needs 1.5 to 2. (A chain of multiplications, each waiting
-// for the one before, takes the same cycles either way: it is the clock.) So a timed run counts if the core
-// was alone just before it, every fifth of a millisecond within and just after, and in the run before as
-// well: the other thread's data push ours out of the caches that they share.
+// does a vector of them a cycle, one that is shared needs 1.06 to 2. (A chain of multiplications, each
+// waiting for the one before, takes the same cycles either way: it is the clock.) So a timed run counts if
+// the core was alone just before it, every fifth of a millisecond within and just after, and in the run
+// before as well: the other thread's data push ours out of the caches that they share.
 #pragma once
 
 #include <array>
@@ -18,8 +18,9 @@ namespace lanas {
 
 class CoreWatch {
  public:
-  // Of the cores that `threads` threads run on. Waits for at most max_wait_share of the time of the runs that
-  // count, and ten seconds.
+  // Of the cores that `threads` threads run on. Waits for at most max_wait_share (0 or more, else Error) of
+  // the time of the runs that count, and ten seconds. A processor that needs more than 1.1 cycles a vector
+  // alone is looked at for as long as one measurement may wait first, then judged by the fastest it was seen.
   CoreWatch(int threads, double max_wait_share);
   // The same on a probe (cycles per vector) and a clock (ms) of the caller's.
   CoreWatch(std::function<double()> probe, double max_wait_share, std::function<double()> clock);
@@ -29,8 +30,8 @@ class CoreWatch {
   bool may_wait() const;
 
   // A timed run: start() before it, which waits until alone as long as it may; look() now and then within;
-  // finish() at its end: whether it counts. The run's time is that on the clock less paused_ms(), and goes to
-  // counted or lost.
+  // finish() at its end: whether it counts. The run's time, in ms as all here, is that on the clock less
+  // paused_ms(), and goes to counted or lost.
   void start();
   void look();
   bool finish();
