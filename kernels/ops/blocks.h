@@ -68,16 +68,16 @@ class Scratch {
 // How a tensor of `pixels` pixels of c channels is cut. Depends on the shape only, never on the threads.
 struct Blocks {
   int c, period;   // lanes; a multiple of c, and of 16 where that stays small
-  int pixels;      // of a block: about 1024 elements
+  int pixels;      // of a block: about 512 elements
   int64_t total;   // pixels of the tensor
   int64_t blocks;  // blocks of the tensor
-  int64_t chunks;  // groups of 16 blocks: the unit of partial sums
+  int64_t chunks;  // groups of 32 blocks: the unit of partial sums
 
   Blocks(int channels, int64_t all_pixels) : c(channels), total(all_pixels) {
     period = std::lcm(c, 16);
     if (period > 512) period = c;
     if (period < 128) period *= (128 + period - 1) / period;
-    const int periods = std::max(1, 1024 / period);
+    const int periods = std::max(1, 512 / period);
     pixels = period / c * periods;
     blocks = (total + pixels - 1) / pixels;
     chunks = (blocks + kChunk - 1) / kChunk;
@@ -88,7 +88,7 @@ struct Blocks {
   int64_t chunk_begin(int64_t chunk) const { return chunk * kChunk; }
   int64_t chunk_end(int64_t chunk) const { return std::min(blocks, (chunk + 1) * kChunk); }
 
-  static constexpr int kChunk = 16;
+  static constexpr int kChunk = 32;
 };
 
 namespace detail {

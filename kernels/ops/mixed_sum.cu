@@ -163,8 +163,10 @@ void mixed_sum_forward(View<T> y, std::span<const MixedSumTerm<T>> terms, const 
     for (int k = 0; k < count; k += 4) {
       const int group = std::min(4, count - k);
       const T* x[4] = {};
-      for (int i = 0; i < group; ++i)
+      for (int i = 0; i < group; ++i) {
+        prefetch_next(terms[size_t(k + i)].x, p, pixels);
         x[i] = read_block(terms[size_t(k + i)].x, p, pixels, buffer + (i + 1) * blocks.elements());
+      }
       add_group(group, out, x, scale + int64_t{k} * period, k == 0 ? shift : nullptr, pixels * c, period);
     }
     write_block(y, p, pixels, out);

@@ -55,6 +55,8 @@ struct Backward {
                ? 0
                : size_t(plan.op.stride * plan.op.stride * sum_rows()) * size_t(sum_pitch());
   }
+  // The first unit overwrites the sum, where it has a gradient for every pixel of x; the others add theirs.
+  bool writes_sum() const { return unit == 0 && lattice.phases == plan.op.stride; }
   size_t dp_size() const { return size_t(plan.x.c) * round_up(plan.y.c, kMaxLanes); }
 
   // Buffers of one thread: this unit's sums, and what one unit after the other works in.

@@ -111,9 +111,11 @@ LANAS_INLINE void finish_row(const Backward& b, const Backward::Thread& t, float
   if (!direct && b.gradient.dx) copy_pixels<W>(out.at(n, iy, ix), out_stride, dz, c, width, c, beta);
 }
 
-// dd, and with it everything but dz, of one tile of output rows.
-template <int W>
-LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, int n, int o, int rows) {
+// dd, and with it everything but dz, of one tile of output rows. ask(r): called between its parts for each of
+// the rows.
+template <int W, class Ask>
+LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, int n, int o, int rows,
+                                Ask&& ask) {
   const Plan& plan = b.plan;
   const bool depthwise = plan.op.has_depthwise();
   const int c = plan.x.c, stride = plan.op.stride;
@@ -132,22 +134,21 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
     });
   if (!depthwise)
     for (int r = 0; r < rows; ++r) gather_row<W>(d.row[r], plan, b.x, n, o + r, b.norm);
+  ask(0);
   const Rows dy = dy_rows<W>(b, t, n, o, rows);
   if (b.want_dp) pointwise_gradient<W>(b, t, d, dy);
+  ask(1);
   if (!b.want_dw && !b.want_dz) return;
   input_rows<W>(b, t, dd, dy);
+  ask(2);
   if (b.want_dw)
     with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
       stencil_gradient<W, k, jump, count>(t.dw, dd.row, in, shape);
     });
+  ask(3);
   if (!b.want_dz || depthwise) return;
   for (int r = 0; r < rows; ++r)
     finish_row<W>(b, t, dd.row[r], d.row[r], n, (o + r) * stride + plan.op.offset, plan.op.offset, stride);
-}
-
-template <int W>
-LANAS_INLINE void add_row(float* sum, const float* row, int vectors) {
-  for (int v = 0; v < vectors; ++v) store<W>(sum + v * W, load<W>(sum + v * W) + load<W>(row + v * W));
 }
 
 // dx of one image from the sum of the units' dz.
@@ -186,18 +187,19 @@ LANAS_INLINE void input_gradient(const Backward& b, const Backward::Thread& t, i
   const float* from = t.wide + begin(parity_y) * b.wide_pitch + begin(parity_x) * c;
   const float* activated = t.padded + plan.column_of(ix + plan.common.pad);
   float* sum = t.dz_sum + ptrdiff_t((iy * stride + ix) * b.sum_rows()) * b.sum_pitch();
-  float* dz[4];
-  for (int r = 0; r < 4; ++r) dz[r] = t.rows + ptrdiff_t(r) * b.wide_pitch;
+  const bool several = plan.common.units > 1;
   for_tiles(0, height, l.spacing, [&](int o, int rows) LANAS_LAMBDA {
+    float* dz[4];
+    for (int r = 0; r < 4; ++r)
+      dz[r] =
+          several ? sum + ptrdiff_t(o + r * l.spacing) * b.sum_pitch() : t.rows + ptrdiff_t(r) * b.wide_pitch;
     with_constants<W>(l.taps, 1, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
-      stencil<W, k, jump, count>(dz, from + o * b.wide_pitch, b.flipped[parity_y][parity_x], shape);
+      stencil<W, k, jump, count>(dz, from + o * b.wide_pitch, b.flipped[parity_y][parity_x], shape,
+                                 several && !b.writes_sum());
     });
-    for (int r = 0; r < rows; ++r) {
-      const int row = o + r * l.spacing, y = iy + row * stride;
-      if (plan.common.units > 1)
-        add_row<W>(sum + ptrdiff_t(row) * b.sum_pitch(), dz[r], shape.vectors);
-      else
-        finish_row<W>(b, t, dz[r], activated + (y + plan.common.pad) * plan.pitch, n, y, ix, stride);
+    for (int r = 0; r < rows && !several; ++r) {
+      const int y = iy + (o + r * l.spacing) * stride;
+      finish_row<W>(b, t, dz[r], activated + (y + plan.common.pad) * plan.pitch, n, y, ix, stride);
     }
   });
 }
@@ -215,17 +217,18 @@ LANAS_INLINE void backward_image(const Backwards& all, const Backward& b, const 
     for (int p = 0; p < plan.x.h * plan.x.w; ++p)  // most pixels take no part
       std::fill_n(out.at(n, 0, 0) + ptrdiff_t(p) * out.stride, plan.x.c, 0.0f);
   if (depthwise && first) pack_rows<W>(t.padded, plan, b.x, n, 0, plan.y.h, b.norm);
-  if (several && first) std::fill_n(t.dz_sum, b.sum_size(), 0.0f);
+  if (several && first && !b.writes_sum()) std::fill_n(t.dz_sum, b.sum_size(), 0.0f);
   const Tensor next_dy = last ? all.units[0].dy : (&b + 1)->dy;
   int done = 0;
   for_tiles(0, plan.y.h, plan.step, [&](int o, int rows) LANAS_LAMBDA {
-    backward_tile<W>(b, t, n, o, rows);
-    const int from = done * plan.op.stride, to = (done + rows) * plan.op.stride;
-    prefetch_rows<false>(next_dy, last ? n + 1 : n, done, done + rows);
-    if (last) {
+    backward_tile<W>(b, t, n, o, rows, [&](int r) LANAS_LAMBDA {
+      if (r >= rows) return;
+      const int row = done + r, from = row * plan.op.stride, to = from + plan.op.stride;
+      prefetch_rows<false>(next_dy, last ? n + 1 : n, row, row + 1);
+      if (!last) return;
       prefetch_rows<false>(b.x, n + 1, from, to, plan.spread(), plan.op.offset);
       prefetch_rows<true>(out, n + 1, from, to, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);
-    }
+    });
     done += rows;
   });
   if (!b.want_dz || !depthwise) return;

@@ -17,13 +17,15 @@ struct StencilShape {
   const int* column;   // [k]: floats from the row's start to the first input of kernel column kx
 };
 
-// out[t][v] = sum_{ky,kx} w[ky,kx] in[Step*t + ky][v + column kx]
+// out[t][v] (+)= sum_{ky,kx} w[ky,kx] in[Step*t + ky][v + column kx]; add: to what out holds.
 template <int W, int K, int Step, int ROWS>
-LANAS_INLINE void stencil(float* const* out, const float* in, const float* weights, const StencilShape& s) {
+LANAS_INLINE void stencil(float* const* out, const float* in, const float* weights, const StencilShape& s,
+                          bool add = false) {
   if constexpr (K == 0) {
     for (int v = 0, phase = 0; v < s.vectors; ++v, phase = phase + 1 == s.period ? 0 : phase + 1) {
       const float* w = weights + ptrdiff_t(phase) * s.k * s.k * W;
       Vec<W> acc[ROWS] = {};
+      for (int t = 0; add && t < ROWS; ++t) acc[t] = load<W>(out[t] + v * W);
       for (int ky = 0; ky < s.k; ++ky)
         for (int kx = 0; kx < s.k; ++kx, w += W)
           for (int t = 0; t < ROWS; ++t)
@@ -38,6 +40,9 @@ LANAS_INLINE void stencil(float* const* out, const float* in, const float* weigh
       for (int i = 0; i < K * K; ++i) w[i] = load<W>(weights + i * W);
       for (int v = phase; v < s.vectors; v += s.period) {
         Vec<W> acc[ROWS] = {};
+        if (add)
+#pragma GCC unroll 4
+          for (int t = 0; t < ROWS; ++t) acc[t] = load<W>(out[t] + v * W);
 #pragma GCC unroll 8
         for (int kx = 0; kx < K; ++kx) {
           const float* from = in + s.column[kx] + v * W;
