@@ -221,16 +221,14 @@ LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int 
       for (int r = 0; r < rows; ++r) gather_row<W>(d.row[r], plan, f.x, n, o + r * plan.step, f.norm);
     }
     for (int r = 0; tail && r < rows; ++r) std::fill_n(d.row[r] + plan.y.w * plan.x.c, tail, 0.0f);
-    const auto ask = [&](int from, int to) LANAS_LAMBDA {  // training goes through a batch
-      if (!next)
-        prefetch_rows<false>(f.x, n + 1, from * plan.op.stride, to * plan.op.stride, plan.spread(),
-                             plan.op.offset);
-      prefetch_rows<true>(next ? next->y : after.y, next ? n : n + 1, from, to);
-    };
-    if (STATS) ask(done, done + rows / 2);
     pointwise_rows<W, STATS>(f, t, d, n, o);
-    if (STATS) ask(done + rows / 2, done + rows);
-    done += rows;
+    if (STATS) {  // training goes through a batch
+      if (!next)
+        prefetch_rows<false>(f.x, n + 1, done * plan.op.stride, (done + rows) * plan.op.stride, plan.spread(),
+                             plan.op.offset);
+      prefetch_rows<true>(next ? next->y : after.y, next ? n : n + 1, done, done + rows);
+      done += rows;
+    }
   });
 }
 

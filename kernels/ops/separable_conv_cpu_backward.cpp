@@ -222,9 +222,11 @@ LANAS_INLINE void backward_image(const Backwards& all, const Backward& b, const 
   int done = 0;
   for_tiles(0, plan.y.h, plan.step, [&](int o, int rows) LANAS_LAMBDA {
     backward_tile<W>(b, t, n, o, rows, [&](int r) LANAS_LAMBDA {
-      if (r >= rows) return;
-      const int row = done + r, from = row * plan.op.stride, to = from + plan.op.stride;
-      prefetch_rows<false>(next_dy, last ? n + 1 : n, row, row + 1);
+      const bool narrow = plan.y.w * plan.y.c < kWideRow;
+      if (r >= (narrow ? 1 : rows)) return;
+      const int row = done + r, end = narrow ? done + rows : row + 1;
+      const int from = row * plan.op.stride, to = end * plan.op.stride;
+      prefetch_rows<false>(next_dy, last ? n + 1 : n, row, end);
       if (!last) return;
       prefetch_rows<false>(b.x, n + 1, from, to, plan.spread(), plan.op.offset);
       prefetch_rows<true>(out, n + 1, from, to, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);

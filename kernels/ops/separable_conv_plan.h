@@ -180,6 +180,10 @@ LANAS_INLINE void pack_rows(float* padded, const Plan& plan, Tensor x, int n, in
   }
 }
 
+// Rows of so many floats are asked for one by one, between other work: too many lines at once make the
+// processor wait.
+constexpr int kWideRow = 512;
+
 // Asks for rows [begin, end) of image n of t, for the thread that works on the image before: slices of
 // channels and short rows are too much for the hardware to foresee. With `step`, every step-th row and column
 // from `first` on.
