@@ -72,7 +72,8 @@ Var global_average_pool(Tape& tape, Var x);                                     
 
 // Batch norm in two parts: the moments of x, and the normalisation by them.
 Norm batch_statistics(Tape& tape, Var x, RunningMoments running);
-Var normalise(Tape& tape, Var x, Norm norm, Var out = {});
+// accumulate: adds to `out`, which an op before this one has written.
+Var normalise(Tape& tape, Var x, Norm norm, Var out = {}, bool accumulate = false);
 
 // Mixed operation: y = sum_k weights[index_k] * normalise_k(x_k); weights is one row [1,1,1,m].
 struct MixedTerm {

@@ -57,7 +57,8 @@ Norm batch_statistics(Tape& tape, Var x, RunningMoments running) {
   return norm;
 }
 
-Var normalise(Tape& tape, Var x, Norm norm, Var out) {
+Var normalise(Tape& tape, Var x, Norm norm, Var out, bool accumulate) {
+  CHECK(out || !accumulate, "batch_norm: nothing to add to");
   const Var y = output_or_new(tape, "normalise", out, tape.shape(x));
   std::vector<Var> inputs = {x, norm.mean, norm.inv_std};
   const bool affine = bool(norm.gamma);
@@ -70,19 +71,22 @@ Var normalise(Tape& tape, Var x, Norm norm, Var out) {
     }
     return v;
   };
-  tape.record(
-      {.name = "batch_norm",
-       .inputs = inputs,
-       .outputs = {y},
-       .saved = inputs,
-       .forward = [view](Run& run) { batch_norm_forward(run.stream, run.out(0), run.in(0), view(run)); },
-       .backward =
-           [view, affine](Run& run) {
-             NormGradient<float> gradient;
-             if (affine) gradient = {run.grad_in(3).data, run.grad_in(4).data, run.beta(3), run.beta(4)};
-             batch_norm_backward(run.stream, run.grad_in(0), gradient, run.grad_out(0), run.in(0), view(run),
-                                 run.beta(0));
-           }});
+  tape.record({.name = "batch_norm",
+               .inputs = inputs,
+               .outputs = {y},
+               .saved = inputs,
+               .forward =
+                   [view, accumulate](Run& run) {
+                     batch_norm_forward(run.stream, run.out(0), run.in(0), view(run), accumulate);
+                   },
+               .backward =
+                   [view, affine](Run& run) {
+                     NormGradient<float> gradient;
+                     if (affine)
+                       gradient = {run.grad_in(3).data, run.grad_in(4).data, run.beta(3), run.beta(4)};
+                     batch_norm_backward(run.stream, run.grad_in(0), gradient, run.grad_out(0), run.in(0),
+                                         view(run), run.beta(0));
+                   }});
   return y;
 }
 

@@ -74,7 +74,9 @@ class Runner {
   }
 
   double rows_per_second() const { return double(measured_) / seconds(); }
-  double waited_share() const { return meter_ ? meter_->waited_ms() / 1000 / seconds() : 0; }
+  double waited_share() const {
+    return meter_ ? (meter_->waited_ms() - start_waited_ms_) / 1000 / seconds() : 0;
+  }
 
  private:
   Latency measure(const Genotype& genotype) {
@@ -106,7 +108,7 @@ class Runner {
   void reference() {
     if (meter_)  // a processor that has been idle needs a moment to reach its speed
       for (const Genotype& control : control_genotypes()) measure(control);
-    start_ms_ = now_ms();
+    start_ms_ = now_ms(), start_waited_ms_ = meter_ ? meter_->waited_ms() : 0;
     for (int round = 0; round < kReferenceRounds; ++round) {
       if (meter_ && round > 0) std::this_thread::sleep_for(std::chrono::milliseconds(100));
       measure_controls(0, round);
@@ -186,7 +188,7 @@ class Runner {
   size_t next_ = 0;
   int64_t known_ = 0, measured_ = 0;
   int redo_budget_ = 0;
-  double start_ms_ = now_ms(), drift_ = 0;
+  double start_ms_ = now_ms(), start_waited_ms_ = 0, drift_ = 0;
 };
 
 void add_noise(Campaign& campaign) {

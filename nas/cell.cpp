@@ -153,22 +153,36 @@ class SupernetCell {
   std::map<std::pair<OpKind, int>, Normalised> pools_;
 };
 
-// One edge of a derived cell: its op and drop-path, which spares the identity.
-Var derived_path(Builder& b, const std::string& name, OpKind op, Var x, int stride,
-                 std::vector<Var>* drop_masks) {
-  if (op == OpKind::skip_connect && stride == 1) return x;
-  Var y;
-  if (op == OpKind::max_pool_3x3) {
-    y = max_pool(b.tape, x, 3, stride, 1);
-  } else if (op == OpKind::avg_pool_3x3) {
-    y = avg_pool(b.tape, x, 3, stride, 1);
-  } else {
-    const Normalised unit = weighted_op(b, name, op, x, stride, true);
-    y = normalise(b.tape, unit.x, unit.norm);
-  }
+// One edge of a derived cell: its op and drop-path, which spares the identity. What is still to be normalised
+// has a norm.
+Normalised derived_path(Builder& b, const std::string& name, OpKind op, Var x, int stride,
+                        std::vector<Var>* drop_masks) {
+  if (op == OpKind::skip_connect && stride == 1) return {x, {}};
+  Normalised y;
+  if (op == OpKind::max_pool_3x3)
+    y.x = max_pool(b.tape, x, 3, stride, 1);
+  else if (op == OpKind::avg_pool_3x3)
+    y.x = avg_pool(b.tape, x, 3, stride, 1);
+  else
+    y = weighted_op(b, name, op, x, stride, true);
   if (!drop_masks) return y;
+  if (y.norm) y = {normalise(b.tape, y.x, y.norm), {}};
   drop_masks->push_back(b.tape.input({b.tape.shape(x).n, 1, 1, 1}));
-  return drop_path(b.tape, y, drop_masks->back());
+  return {drop_path(b.tape, y.x, drop_masks->back()), {}};
+}
+
+// out = the sum of the paths; those with a norm add themselves.
+void add_paths(Tape& tape, const std::vector<Normalised>& paths, Var out) {
+  std::vector<Var> whole;
+  for (const Normalised& path : paths)
+    if (!path.norm) whole.push_back(path.x);
+  bool written = !whole.empty();
+  if (written) sum(tape, whole, out);
+  for (const Normalised& path : paths) {
+    if (!path.norm) continue;
+    normalise(tape, path.x, path.norm, out, written);
+    written = true;
+  }
 }
 
 }  // namespace
@@ -212,13 +226,13 @@ Var derived_cell(Builder& b, const std::string& name, const CellGenotype& genoty
   return cell_nodes(
       b.tape, place, preprocess_both(b, prefix, place, input0, input1, true),
       [&](int node, const std::vector<Var>& states, Var out) {
-        std::vector<Var> paths;
+        std::vector<Normalised> paths;
         for (int j = 2 * node; j < 2 * node + 2; ++j) {
           const CellEdge& edge = genotype[j];
           paths.push_back(derived_path(b, join(prefix, "edges.", j), edge.op, states[edge.input],
                                        edge_stride(place, edge.input), drop_masks));
         }
-        sum(b.tape, paths, out);
+        add_paths(b.tape, paths, out);
       });
 }
 

@@ -40,6 +40,8 @@ void reduce_gradient(double* sums, View<T> dy, View<T> x, const T* mean) {
     T* product = sum + period;
     std::fill_n(sum, 2 * period, T(0));
     for (int64_t b = blocks.chunk_begin(chunk); b < blocks.chunk_end(chunk); ++b) {
+      prefetch_next(dy, blocks.first(b), blocks.count(b));
+      prefetch_next(x, blocks.first(b), blocks.count(b));
       const T* g = read_block(dy, blocks.first(b), blocks.count(b), buffer.get());
       const T* in = read_block(x, blocks.first(b), blocks.count(b), buffer.get() + blocks.elements());
       for_lanes(blocks.count(b) * c, period, [=](int i, int j) {
@@ -116,7 +118,7 @@ void batch_norm_statistics_from_running(T* mean, T* inv_std, const T* running_me
 }
 
 template <class T>
-void batch_norm_forward(View<T> y, View<T> x, NormView<T> norm) {
+void batch_norm_forward(View<T> y, View<T> x, NormView<T> norm, bool accumulate) {
   const Blocks blocks(x.c, x.pixels());
   const int c = x.c, period = blocks.period;
   Scratch<T> lanes(2 * period);
@@ -126,9 +128,14 @@ void batch_norm_forward(View<T> y, View<T> x, NormView<T> norm) {
   fill_lanes(shift, period, c,
              [&](int j) { return double(norm.beta ? norm.beta[j] : 0) - double(norm.mean[j]) * gain(j); });
   for_blocks<T, 2>(blocks, [=](int64_t p, int count, T* buffer) {
+    prefetch_next(x, p, count);
+    prefetch_next(y, p, count);
     const T* in = read_block(x, p, count, buffer);
-    T* out = open_block(y, p, count, buffer + blocks.elements(), false);
-    for_lanes(count * c, period, [=](int i, int j) { out[i] = in[i] * scale[j] + shift[j]; });
+    T* out = open_block(y, p, count, buffer + blocks.elements(), accumulate);
+    if (accumulate)
+      for_lanes(count * c, period, [=](int i, int j) { out[i] += in[i] * scale[j] + shift[j]; });
+    else
+      for_lanes(count * c, period, [=](int i, int j) { out[i] = in[i] * scale[j] + shift[j]; });
     write_block(y, p, count, out);
   });
 }
@@ -163,6 +170,9 @@ void batch_norm_backward(View<T> dx, NormGradient<T> gradient, View<T> dy, View<
   fill_lanes(k, period, c,
              [&](int j) { return -gain(j) * sums[j] / pixels - slope(j) * double(norm.mean[j]); });
   for_blocks<T, 3>(blocks, [=](int64_t p, int count, T* buffer) {
+    prefetch_next(dy, p, count);
+    if (batch_statistics) prefetch_next(x, p, count);
+    prefetch_next(dx, p, count);
     const T* g = read_block(dy, p, count, buffer);
     T* out = open_block(dx, p, count, buffer + blocks.elements(), beta != 0);
     const T* in = batch_statistics ? read_block(x, p, count, buffer + 2 * blocks.elements()) : g;
@@ -181,7 +191,7 @@ void batch_norm_backward(View<T> dx, NormGradient<T> gradient, View<T> dy, View<
   template void batch_norm_statistics(T*, T*, View<T>, T);                                 \
   template void batch_norm_update_running(T*, T*, const T*, const T*, int, int64_t, T, T); \
   template void batch_norm_statistics_from_running(T*, T*, const T*, const T*, int, T);    \
-  template void batch_norm_forward(View<T>, View<T>, NormView<T>);                         \
+  template void batch_norm_forward(View<T>, View<T>, NormView<T>, bool);                   \
   template void batch_norm_backward(View<T>, NormGradient<T>, View<T>, View<T>, NormView<T>, T, bool);
 INSTANTIATE(float)
 INSTANTIATE(double)
@@ -255,7 +265,7 @@ __global__ void running_statistics_kernel(float* mean, float* inv_std, const flo
 }
 
 template <int kPack>
-__global__ void forward_kernel(Tensor y, Tensor x, NormView<float> norm) {
+__global__ void forward_kernel(Tensor y, Tensor x, NormView<float> norm, float accumulated) {
   for_packs<kPack>(x, [=](int64_t pixel, int c) {
     const Pack<kPack> in = load<kPack>(x.pixel(pixel) + c), mean = load<kPack>(norm.mean + c);
     Pack<kPack> gain = load<kPack>(norm.inv_std + c), shift = {}, out;
@@ -267,7 +277,7 @@ __global__ void forward_kernel(Tensor y, Tensor x, NormView<float> norm) {
     }
 #pragma unroll
     for (int k = 0; k < kPack; ++k) out.v[k] = (in.v[k] - mean.v[k]) * gain.v[k] + shift.v[k];
-    store<kPack>(y.pixel(pixel) + c, out);
+    accumulate<kPack>(y.pixel(pixel) + c, out, accumulated);
   });
 }
 
@@ -347,15 +357,17 @@ void batch_norm_statistics_from_running(Stream& stream, float* mean, float* inv_
          running_var, c, eps);
 }
 
-void batch_norm_forward(Stream& stream, Tensor y, Tensor x, NormView<float> norm) {
+void batch_norm_forward(Stream& stream, Tensor y, Tensor x, NormView<float> norm, bool accumulate) {
   CHECK(y.shape() == x.shape(), "batch_norm_forward: y ", y.shape(), " does not match x ", x.shape());
   CHECK(norm.mean && norm.inv_std, "batch_norm_forward: no statistics for x ", x.shape());
+  CHECK(!accumulate || y.data != x.data, "batch_norm_forward: adds to its own x ", x.shape());
   stream.activate();
-  if (stream.device() == Device::cpu) return host::batch_norm_forward<float>(y, x, norm);
+  if (stream.device() == Device::cpu) return host::batch_norm_forward<float>(y, x, norm, accumulate);
   const int width = pack_width(y, x, row_view(norm.mean, x.c), row_view(norm.inv_std, x.c),
                                row_view(norm.gamma, x.c), row_view(norm.beta, x.c));
   with_pack(width, [&](auto pack) {
-    launch(forward_kernel<pack()>, pack_blocks(x, pack), kPackThreads, 0, stream, y, x, norm);
+    launch(forward_kernel<pack()>, pack_blocks(x, pack), kPackThreads, 0, stream, y, x, norm,
+           accumulate ? 1.0f : 0.0f);
   });
 }
 

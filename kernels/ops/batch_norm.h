@@ -26,7 +26,8 @@ void batch_norm_statistics_from_running(Stream& stream, float* mean, float* inv_
                                         const float* running_mean, const float* running_var, int c,
                                         float eps);
 
-void batch_norm_forward(Stream& stream, Tensor y, Tensor x, NormView<float> norm);
+// accumulate: adds to y, which then must not be x.
+void batch_norm_forward(Stream& stream, Tensor y, Tensor x, NormView<float> norm, bool accumulate = false);
 
 // dx may be null (not computed), as may the pointers of `gradient`. With batch_statistics mean and inv_std
 // are those of x and dx includes the way through them; without, they are constants: dx = gamma inv_std dy.
@@ -43,7 +44,7 @@ template <class T>
 void batch_norm_statistics_from_running(T* mean, T* inv_std, const T* running_mean, const T* running_var,
                                         int c, T eps);
 template <class T>
-void batch_norm_forward(View<T> y, View<T> x, NormView<T> norm);
+void batch_norm_forward(View<T> y, View<T> x, NormView<T> norm, bool accumulate);
 template <class T>
 void batch_norm_backward(View<T> dx, NormGradient<T> gradient, View<T> dy, View<T> x, NormView<T> norm,
                          T beta, bool batch_statistics);

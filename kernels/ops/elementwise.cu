@@ -36,6 +36,8 @@ template <class T>
 void sum_forward(View<T> y, std::span<const View<T>> xs) {
   const Blocks blocks(y.c, y.pixels());
   for_blocks<T, 3>(blocks, [=](int64_t p, int count, T* buffer) {
+    prefetch_next(y, p, count);
+    for (const View<T>& x : xs) prefetch_next(x, p, count);
     T* to = open_block(y, p, count, buffer, false);
     const T* first = read_block(xs[0], p, count, buffer + blocks.elements());
     if (xs.size() == 1) for_flat(count * y.c, [=](int i) { to[i] = first[i]; });
@@ -52,6 +54,8 @@ template <class T>
 void copy_scaled(View<T> y, View<T> x, T scale, T beta) {
   const Blocks blocks(x.c, x.pixels());
   for_blocks<T, 2>(blocks, [=](int64_t p, int count, T* buffer) {
+    prefetch_next(x, p, count);
+    prefetch_next(y, p, count);
     if (beta == 0 && scale == 1) {
       if (y.data != x.data) copy_pixels<T>(y.pixel(p), y.stride, x.pixel(p), x.stride, count, x.c);
       return;

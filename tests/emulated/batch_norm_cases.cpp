@@ -1,5 +1,6 @@
 // batch_norm_cases.cpp -- cases of batch norm: through the tape (statistics of the input, with and without an
-// affine part) and as direct calls (running moments, constant statistics).
+// affine part; with one, x without it is added to the same output) and as direct calls (running moments,
+// constant statistics).
 #include "kernels/ops/batch_norm.h"
 #include "tests/support/op_case.h"
 
@@ -20,7 +21,8 @@ OpCase norm_case(Shape s, bool affine, int pixel_stride, float shift = 0.5f) {
             Norm norm = batch_statistics(b.tape, x, running);
             if (affine) norm.gamma = b.input({1, 1, 1, s.c}), norm.beta = b.input({1, 1, 1, s.c});
             const Var out = pixel_stride > 0 ? b.sliced_output(s, pixel_stride) : Var{};
-            b.output(normalise(b.tape, x, norm, out));
+            const Var y = normalise(b.tape, x, norm, out);
+            b.output(affine ? normalise(b.tape, x, {norm.mean, norm.inv_std, {}, {}}, y, true) : y);
           }};
 }
 
@@ -52,6 +54,7 @@ OpCase direct_case(Shape s) {
                                                  1e-5f);
               const NormView<float> norm{fixed_mean, fixed_std, gamma, beta};
               batch_norm_forward(stream, {y, s}, {x, s}, norm);
+              batch_norm_forward(stream, {y, s}, {x, s}, {mean, inv_std}, true);
               batch_norm_backward(stream, {dx, s}, {dgamma, dbeta, 1, 0}, {dy, s}, {x, s}, norm, 1, false);
               batch_norm_backward(stream, {}, {nullptr, dbeta, 0, 1}, {dy, s}, {x, s}, norm, 0);
             });

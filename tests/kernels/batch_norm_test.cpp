@@ -41,11 +41,18 @@ TEST(BatchNorm, StatisticsAndForwardMatchTheDefinition) {
       EXPECT_TRUE(compare(m.mean, expected.mean, 1e-12));
       EXPECT_TRUE(compare(m.inv_std, expected.inv_std, 1e-12));
       auto gamma = random_vector<double>(shape.c, random), beta = random_vector<double>(shape.c, random);
-      host::batch_norm_forward<double>(y, x, {m.mean.data(), m.inv_std.data(), gamma.data(), beta.data()});
+      host::batch_norm_forward<double>(y, x, {m.mean.data(), m.inv_std.data(), gamma.data(), beta.data()},
+                                       false);
       TestTensor<double> z(shape);
       for (int64_t i = 0; i < shape.size(); ++i) {
         const size_t j = size_t(i % shape.c);
         z[i] = gamma[j] * (x[i] - expected.mean[j]) * expected.inv_std[j] + beta[j];
+      }
+      EXPECT_TRUE(compare(y, z, 1e-12));
+      host::batch_norm_forward<double>(y, x, {m.mean.data(), m.inv_std.data(), nullptr, nullptr}, true);
+      for (int64_t i = 0; i < shape.size(); ++i) {
+        const size_t j = size_t(i % shape.c);
+        z[i] += (x[i] - expected.mean[j]) * expected.inv_std[j];
       }
       EXPECT_TRUE(compare(y, z, 1e-12));
       EXPECT_TRUE(y.gaps_untouched());
@@ -85,7 +92,7 @@ void check_gradient(Shape shape, int gap, double beta, bool affine, bool batch_s
   host::batch_norm_statistics<double>(mean.data(), inv_std.data(), x, kEps);
   const auto loss = [&] {
     if (batch_statistics) host::batch_norm_statistics<double>(mean.data(), inv_std.data(), x, kEps);
-    host::batch_norm_forward<double>(y, x, norm);
+    host::batch_norm_forward<double>(y, x, norm, false);
     return dot(y, dy);
   };
   host::batch_norm_backward<double>(
@@ -183,6 +190,7 @@ TEST(BatchNorm, Errors) {
   std::vector<float> m(4), s(4);
   EXPECT_THROW(batch_norm_forward(stream, y, x, {m.data(), s.data()}), Error);
   EXPECT_THROW(batch_norm_forward(stream, x, x, {}), Error);
+  EXPECT_THROW(batch_norm_forward(stream, x, x, {m.data(), s.data()}, true), Error);
   EXPECT_THROW(batch_norm_backward(stream, y, {}, x, x, {m.data(), s.data()}, 0), Error);
   EXPECT_THROW(batch_norm_backward(stream, x, {}, y, x, {m.data(), s.data()}, 0), Error);
 }
