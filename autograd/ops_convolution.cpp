@@ -86,6 +86,7 @@ SeparableConvGradient<float> bind_gradient(const Run& run, const SeparableInputs
   SeparableConvGradient<float> gradient;
   gradient.dx = run.grad_in(0);
   gradient.beta_dx = run.beta(0);
+  gradient.dx_factors = run.factors(0);
   if (at.depthwise >= 0) {
     gradient.d_depthwise = run.grad_in(at.depthwise);
     gradient.beta_d_depthwise = run.beta(at.depthwise);
@@ -99,7 +100,7 @@ SeparableConvGradient<float> bind_gradient(const Run& run, const SeparableInputs
 }
 
 void separable_backward(Run& run, const SeparableInputs& at, const Separable& unit) {
-  separable_conv_backward(run.stream, bind(run, at, unit), bind_gradient(run, at), run.grad_out(0), run.in(0),
+  separable_conv_backward(run.stream, bind(run, at, unit), bind_gradient(run, at), run.gradient(0), run.in(0),
                           run.scratch());
 }
 
@@ -128,10 +129,10 @@ struct SeparableGroup {
 
   void backward(Run& run) const {
     std::vector<SeparableConvGradient<float>> gradients;
-    std::vector<Tensor> dys;
+    std::vector<GradientView<float>> dys;
     for (int u = 0; u < int(units.size()); ++u) {
       gradients.push_back(bind_gradient(run, at[size_t(u)]));
-      dys.push_back(run.grad_out(3 * u));
+      dys.push_back(run.gradient(3 * u));
     }
     separable_convs_backward(run.stream, bind_all(run), gradients, dys, run.in(0), run.scratch());
   }
@@ -220,6 +221,8 @@ Normalised separable_conv(Tape& tape, Normalised x, Separable unit, RunningMomen
                .forward = [at, unit](Run& run) { separable_forward(run, at, unit); },
                .backward = [at, unit](Run& run) { separable_backward(run, at, unit); },
                .scratch_bytes = scratch,
+               .leaves_factors = x.norm ? std::vector<Var>{x.x} : std::vector<Var>{},
+               .takes_factors = true,
                .macs = separable_macs(op, ys)});
   return out;
 }
@@ -263,6 +266,7 @@ std::vector<Normalised> separable_convs(Tape& tape, Var x, const std::vector<Sep
                .forward = [group](Run& run) { group.forward(run); },
                .backward = [group](Run& run) { group.backward(run); },
                .scratch_bytes = scratch,
+               .takes_factors = true,
                .macs = macs});
   return results;
 }

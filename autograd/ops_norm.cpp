@@ -85,8 +85,10 @@ Var normalise(Tape& tape, Var x, Norm norm, Var out, bool accumulate) {
                      if (affine)
                        gradient = {run.grad_in(3).data, run.grad_in(4).data, run.beta(3), run.beta(4)};
                      batch_norm_backward(run.stream, run.grad_in(0), gradient, run.grad_out(0), run.in(0),
-                                         view(run), run.beta(0));
-                   }});
+                                         view(run), run.beta(0), true, run.factors(0));
+                   },
+               .leaves_factors = {x},
+               .of_output = true});
   return y;
 }
 
@@ -128,6 +130,7 @@ Var mixed_sum(Tape& tape, std::vector<MixedTerm> terms, Var weights, Var out) {
     int x, mean, weight;
   };
   std::vector<Position> at;
+  std::vector<Var> normalised;
   for (const MixedTerm& term : terms) {
     CHECK(tape.shape(term.x.x) == s, "mixed_sum: term ", tape.shape(term.x.x), " does not match ", s);
     CHECK(term.weight >= 0 && term.weight < tape.shape(weights).c, "mixed_sum: weight ", term.weight, " of ",
@@ -135,7 +138,9 @@ Var mixed_sum(Tape& tape, std::vector<MixedTerm> terms, Var weights, Var out) {
     CHECK(!term.x.norm.gamma, "mixed_sum: terms have no affine part");
     at.push_back({int(inputs.size()), term.x.norm ? int(inputs.size()) + 1 : -1, term.weight});
     inputs.push_back(term.x.x);
-    if (term.x.norm) inputs.insert(inputs.end(), {term.x.norm.mean, term.x.norm.inv_std});
+    if (!term.x.norm) continue;
+    inputs.insert(inputs.end(), {term.x.norm.mean, term.x.norm.inv_std});
+    normalised.push_back(term.x.x);
   }
   auto bind = [at](Run& run) -> std::span<const MixedSumTerm<float>> {
     thread_local std::vector<MixedSumTerm<float>> bound;  // keeps its capacity: a step allocates nothing
@@ -158,12 +163,15 @@ Var mixed_sum(Tape& tape, std::vector<MixedTerm> terms, Var weights, Var out) {
              const Tensor dweights = run.grad_in(0);
              // Weights without a term (none) have no gradient: cleared first, then every term adds its own.
              if (dweights && run.beta(0) == 0) fill(run.stream, dweights, 0);
-             for (const Position& p : at) gradients.push_back({run.grad_in(p.x), run.beta(p.x), 1});
+             for (const Position& p : at)
+               gradients.push_back({run.grad_in(p.x), run.beta(p.x), 1, run.factors(p.x)});
              mixed_sum_backward(run.stream, bind(run), gradients, dweights.data, run.grad_out(0),
                                 run.in(0).data, run.scratch());
            },
        .scratch_bytes = size_t(mixed_sum_scratch_floats(s, int(terms.size()))) * sizeof(float),
-       .in_place = true});
+       .in_place = true,
+       .leaves_factors = normalised,
+       .of_output = true});
   return y;
 }
 

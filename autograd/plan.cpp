@@ -22,6 +22,8 @@ Plan::Plan(const Tape& tape, PlanOptions options, std::shared_ptr<Workspace> wor
     : tape_(tape), options_(std::move(options)), workspace_(std::move(workspace)) {
   values_.resize(tape_.values());
   grads_.resize(tape_.values());
+  factors_.resize(tape_.values());
+  factored_.resize(tape_.values());
   choose_forward();
   if (options_.loss) choose_backward();
   assign_memory();
@@ -85,8 +87,28 @@ void Plan::mark_dependent() {
   }
 }
 
+// Of which values the gradient is left as factors: the one that reads a value leaves them, the one that wrote
+// it takes them, and both know it whole.
+void Plan::mark_factors() {
+  std::vector<int> readers(size_t(tape_.values()), 0);
+  std::vector<char> takes(size_t(tape_.values()), 0);
+  for (int s = 0; s < forward_steps_; ++s) {
+    const Op& op = tape_.ops()[steps_[s].op];
+    for (Var v : op.inputs) ++readers[tape_.value(v).base];
+    for (Var v : op.outputs) takes[v.id] = op.takes_factors;
+  }
+  for (int s = 0; s < forward_steps_; ++s) {
+    const Op& op = tape_.ops()[steps_[s].op];
+    for (Var v : op.leaves_factors)
+      if (depends(v) && takes[v.id] && tape_.value(v).base == v.id && readers[v.id] == 1 &&
+          !contains(options_.wanted_inputs, v))
+        factored_[v.id] = op.of_output ? op.outputs[0] : v;
+  }
+}
+
 void Plan::choose_backward() {
   mark_dependent();
+  mark_factors();
   CHECK(depends(options_.loss), "Plan: the loss does not depend on any wanted gradient");
   covered_.resize(tape_.values());
   covered_[tape_.value(options_.loss).base].assign(1, 1);
@@ -131,7 +153,12 @@ void Plan::find_lifetimes() {
     if (in_workspace(v)) live(values_[tape_.value(v).base], v, s);
   };
   auto grad_slot = [&](Var v, int s) {
-    if (tape_.value(v).role != Tape::Role::parameter) live(grads_[tape_.value(v).base], v, s);
+    if (tape_.value(v).role == Tape::Role::parameter) return;
+    const Var g = factored_[v.id] ? factored_[v.id] : v;
+    live(grads_[tape_.value(g).base], g, s);
+    if (!factored_[v.id]) return;
+    live(factors_[v.id], v, s), value_slot(v, s);
+    factors_[v.id].bytes = align_up(3 * sizeof(float) * size_t(tape_.shape(v).c));
   };
   for (int s = 0; s < end; ++s) {
     Step& step = steps_[s];
@@ -180,7 +207,7 @@ void Plan::assign_memory() {
   find_lifetimes();
   share_in_place();
   std::vector<Slot*> slots;
-  for (std::vector<Slot>* group : {&values_, &grads_})
+  for (std::vector<Slot>* group : {&values_, &grads_, &factors_})
     for (Slot& slot : *group)
       if (slot.birth >= 0 && !slot.in_place) slots.push_back(&slot);
   for (Step& step : steps_)
@@ -202,6 +229,10 @@ void Plan::assign_memory() {
   }
   for (size_t id = 0; id < grads_.size(); ++id)
     if (grads_[id].in_place) grads_[id].offset = values_[id].offset;
+}
+
+float* Plan::resolve_factors(Var v) const {
+  return factored_[v.id] ? reinterpret_cast<float*>(bound_ + factors_[v.id].offset) : nullptr;
 }
 
 std::vector<Tensor> Plan::resolve(const std::vector<Range>& ranges) const {
@@ -234,19 +265,24 @@ void Plan::bind() {
   bound_ = data;
   for (Step& step : steps_) {
     const Op& op = tape_.ops()[step.op];
-    step.in.clear(), step.out.clear(), step.grad_in.clear(), step.grad_out.clear();
+    step.in.clear(), step.out.clear(), step.grad_in.clear(), step.grad_out.clear(), step.factors_in.clear();
     for (size_t i = 0; i < op.inputs.size(); ++i) {
       const Var v = op.inputs[i];
       const bool readable = !step.backward || contains(op.saved, v) ||
                             tape_.value(v).role == Tape::Role::parameter ||
                             tape_.value(v).role == Tape::Role::input;
       step.in.push_back(readable ? resolve(v, false) : Tensor(nullptr, tape_.shape(v)));
-      step.grad_in.push_back(step.backward && step.wants[i] ? resolve(v, true) : Tensor{});
+      const bool wanted = step.backward && step.wants[i];
+      step.factors_in.push_back(wanted ? resolve_factors(v) : nullptr);
+      step.grad_in.push_back(wanted && writes_gradient(v) ? resolve(v, true) : Tensor{});
     }
     for (Var v : op.outputs) {
       step.out.push_back(!step.backward || contains(op.saved, v) ? resolve(v, false)
                                                                  : Tensor(nullptr, tape_.shape(v)));
-      step.grad_out.push_back(step.backward ? resolve(v, true) : Tensor{});
+      if (step.backward && factored_[v.id])
+        step.grad_out.push_back({resolve(factored_[v.id], true), resolve(v, false), resolve_factors(v)});
+      else
+        step.grad_out.push_back(step.backward ? resolve(v, true) : Tensor{});
     }
     step.fills = resolve(step.zero_fills);
   }
@@ -285,6 +321,7 @@ void Plan::run_step(Stream& stream, int index) {
   run.out_ = step.out.data();
   run.grad_in_ = step.grad_in.data();
   run.grad_out_ = step.grad_out.data();
+  run.factors_in_ = step.factors_in.data();
   run.beta_ = step.beta.data();
   run.scratch_ = step.scratch.birth >= 0 ? reinterpret_cast<float*>(bound_ + step.scratch.offset) : nullptr;
   step.backward ? op.backward(run) : op.forward(run);

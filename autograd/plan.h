@@ -4,7 +4,8 @@
 // all. Each tensor lives from its first writer to its last reader; tensors that never live together share
 // memory, and a gradient takes over its value's where an op can work in place. The first writer of a gradient
 // range overwrites it (beta 0), later ones add (beta 1); a range that is read but never written is filled
-// with zeros where it is needed. A run allocates nothing and reads nothing back.
+// with zeros where it is needed. The gradient of a value behind batch statistics that one op alone reads is
+// left as factors (kernels/ops/gradient_view.h). A run allocates nothing and reads nothing back.
 #pragma once
 
 #include <memory>
@@ -53,6 +54,8 @@ class Plan {
   int steps() const { return int(steps_.size()); }
   int forward_steps() const { return forward_steps_; }
   const Op& op(int step) const { return tape_.ops()[steps_[step].op]; }
+  bool factored(Var v) const { return bool(factored_[v.id]); }  // is v's gradient left as factors
+  bool writes_gradient(Var v) const { return !factored(v) || factored_[v.id] == v; }
   void run_step(Stream& stream, int step);
   void bind();  // resolves addresses; called by forward and backward when the workspace has moved
 
@@ -73,12 +76,15 @@ class Plan {
     std::vector<float> beta;        // per input
     std::vector<Range> zero_fills;  // gradient ranges to clear first
     Slot scratch;
-    std::vector<Tensor> in, out, grad_in, grad_out, fills;  // bound
+    std::vector<Tensor> in, out, grad_in, fills;  // bound, as are the next two
+    std::vector<GradientView<float>> grad_out;
+    std::vector<float*> factors_in;
   };
 
   void choose_forward();
   void choose_backward();
   void mark_dependent();
+  void mark_factors();
   void find_unwritten();
   bool cover(std::vector<Range>& fills, Var v, bool writes);
   void live(Slot& slot, Var v, int step);
@@ -86,6 +92,7 @@ class Plan {
   void find_lifetimes();
   void share_in_place();
   Tensor resolve(Var v, bool gradient) const;
+  float* resolve_factors(Var v) const;
   std::vector<Tensor> resolve(const std::vector<Range>& ranges) const;
   bool depends(Var v) const { return depends_[tape_.value(v).base]; }
 
@@ -101,6 +108,8 @@ class Plan {
       covered_;                       // per base: which gradient channels have been written (while planning)
   std::vector<Tensor> unwritten_;     // gradients of wanted parameters that no step writes
   std::vector<Slot> values_, grads_;  // per base
+  std::vector<Slot> factors_;         // per base: a, b, d of its gradient a g + b v + d
+  std::vector<Var> factored_;         // per base: whose gradient is g, itself or another; none: no factors
 };
 
 }  // namespace lanas

@@ -11,8 +11,10 @@ std::string text(Shape s) { return join(s.n, 'x', s.h, 'x', s.w, 'x', s.c); }
 
 }  // namespace
 
-OpCost op_cost(const Tape& tape, const Op& op, bool backward, const ParameterStore* wanted) {
+OpCost op_cost(const Tape& tape, const Plan& plan, int step, const ParameterStore* wanted) {
   using Role = Tape::Role;
+  const Op& op = plan.op(step);
+  const bool backward = step >= plan.forward_steps();
   OpCost cost;
   const double forward_flops =
       op.outputs.empty() ? 0 : 2 * double(op.macs) * tape.shape(op.outputs.front()).n;
@@ -29,10 +31,10 @@ OpCost op_cost(const Tape& tape, const Op& op, bool backward, const ParameterSto
     const bool parameter = value.role == Role::parameter && value.store == wanted;
     if (!parameter && value.role != Role::activation) continue;
     (parameter ? weights : data) = true;
-    cost.bytes += bytes_of(tape, v);
+    if (plan.writes_gradient(v)) cost.bytes += bytes_of(tape, v);
   }
   for (Var v : op.outputs)
-    if (tape.value(v).role == Role::activation) cost.bytes += bytes_of(tape, v);
+    if (tape.value(v).role == Role::activation) cost.bytes += bytes_of(tape, v) * (plan.factored(v) ? 2 : 1);
   cost.flops = forward_flops * (int(weights) + int(data));
   return cost;
 }

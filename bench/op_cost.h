@@ -1,13 +1,14 @@
-// op_cost.h -- the work of one op of a plan, from the shapes on its tape.
+// op_cost.h -- the work of one step of a plan, from the shapes on its tape.
 // FLOPs = 2 MACs forward; backward as many again for the input's gradient and for the weights', where each is
 // wanted. Only convolutions and linear layers count. Bytes = the sizes of the tensors read and written, each
-// once: forward inputs and outputs; backward saved values, output gradients and written gradients. What an op
-// reads again, or keeps to itself, is not in it: a lower bound on traffic, where nothing was in a cache.
+// once: forward inputs and outputs; backward saved values, output gradients (with their values, where they
+// are put together from factors) and written gradients. What an op reads again, or keeps to itself, is not in
+// it: a lower bound on traffic, where nothing was in a cache.
 #pragma once
 
 #include <string>
 
-#include "autograd/tape.h"
+#include "autograd/plan.h"
 
 namespace lanas::bench {
 
@@ -16,7 +17,7 @@ struct OpCost {
 };
 
 // wanted: whose gradients the backward pass writes; null: none.
-OpCost op_cost(const Tape& tape, const Op& op, bool backward, const ParameterStore* wanted);
+OpCost op_cost(const Tape& tape, const Plan& plan, int step, const ParameterStore* wanted);
 
 // "1x32x32x36>1x16x16x72 k3": first input, first output where it differs, side of a spatial kernel. Ops of
 // one name and shape do the same work, but for a dilation, which stands in no shape.

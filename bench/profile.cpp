@@ -16,11 +16,10 @@ namespace lanas::bench {
 void add_steps(Work& work, Stream& stream, const Tape& tape, Plan& plan, int begin, int end,
                const std::string& pass, const ParameterStore* wanted) {
   for (int s = begin; s < end; ++s) {
-    const bool backward = s >= plan.forward_steps();
     work.items.push_back({plan.op(s).name,
                           pass,
                           op_shape(tape, plan.op(s)),
-                          op_cost(tape, plan.op(s), backward, wanted),
+                          op_cost(tape, plan, s, wanted),
                           [&stream, &plan, s] { plan.run_step(stream, s); },
                           {},
                           {},

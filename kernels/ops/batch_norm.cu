@@ -142,12 +142,12 @@ void batch_norm_forward(View<T> y, View<T> x, NormView<T> norm, bool accumulate)
 
 template <class T>
 void batch_norm_backward(View<T> dx, NormGradient<T> gradient, View<T> dy, View<T> x, NormView<T> norm,
-                         T beta, bool batch_statistics) {
+                         T beta, bool batch_statistics, T* factors) {
   const Blocks blocks(x.c, x.pixels());
   const int c = x.c, period = blocks.period;
   Scratch<double> sums(2 * c);
   std::fill_n(sums.get(), 2 * c, 0.0);
-  if (gradient.dgamma || gradient.dbeta || (dx && batch_statistics))
+  if (gradient.dgamma || gradient.dbeta || ((dx || factors) && batch_statistics))
     reduce_gradient(sums.get(), dy, x, norm.mean);
   for (int j = 0; j < c && gradient.dgamma; ++j)
     gradient.dgamma[j] = T(sums[c + j] * double(norm.inv_std[j])) +
@@ -155,7 +155,7 @@ void batch_norm_backward(View<T> dx, NormGradient<T> gradient, View<T> dy, View<
   for (int j = 0; j < c && gradient.dbeta; ++j)
     gradient.dbeta[j] =
         T(sums[j]) + (gradient.beta_dbeta == 0 ? T(0) : gradient.beta_dbeta * gradient.dbeta[j]);
-  if (!dx) return;
+  if (!dx && !factors) return;
 
   // dx = a dy + b x + k + beta dx, with a, b, k per channel.
   Scratch<T> lanes(3 * period);
@@ -169,6 +169,8 @@ void batch_norm_backward(View<T> dx, NormGradient<T> gradient, View<T> dy, View<
   fill_lanes(b, period, c, slope);
   fill_lanes(k, period, c,
              [&](int j) { return -gain(j) * sums[j] / pixels - slope(j) * double(norm.mean[j]); });
+  for (int i = 0; factors && i < 3; ++i) std::copy_n(a + i * period, c, factors + i * c);
+  if (!dx) return;
   for_blocks<T, 3>(blocks, [=](int64_t p, int count, T* buffer) {
     prefetch_next(dy, p, count);
     if (batch_statistics) prefetch_next(x, p, count);
@@ -192,7 +194,7 @@ void batch_norm_backward(View<T> dx, NormGradient<T> gradient, View<T> dy, View<
   template void batch_norm_update_running(T*, T*, const T*, const T*, int, int64_t, T, T); \
   template void batch_norm_statistics_from_running(T*, T*, const T*, const T*, int, T);    \
   template void batch_norm_forward(View<T>, View<T>, NormView<T>, bool);                   \
-  template void batch_norm_backward(View<T>, NormGradient<T>, View<T>, View<T>, NormView<T>, T, bool);
+  template void batch_norm_backward(View<T>, NormGradient<T>, View<T>, View<T>, NormView<T>, T, bool, T*);
 INSTANTIATE(float)
 INSTANTIATE(double)
 #undef INSTANTIATE
@@ -308,8 +310,8 @@ void launch_statistics(Stream& stream, float* mean, float* inv_std, Tensor x, fl
 }
 
 void launch_backward(Stream& stream, Tensor dx, NormGradient<float> gradient, Tensor dy, Tensor x,
-                     NormView<float> norm, float beta, bool batch_statistics) {
-  const bool sums = gradient.dgamma || gradient.dbeta || (dx && batch_statistics);
+                     NormView<float> norm, float beta, bool batch_statistics, float* factors) {
+  const bool sums = gradient.dgamma || gradient.dbeta || ((dx || factors) && batch_statistics);
   with_pack(pack_width(dx, dy, x, row_view(norm.mean, x.c)), [&](auto pack) {
     const int64_t rows = 2 * x.c, other = 3 * int64_t{x.c};
     const ChannelLayout layout = channel_layout("batch_norm_backward", x.c, pack, x.pixels(), rows, other);
@@ -319,6 +321,7 @@ void launch_backward(Stream& stream, Tensor dx, NormGradient<float> gradient, Te
     if (sums)
       launch(gradient_sums_kernel<pack()>, layout.grid(), kSumThreads, 0, stream, partial, dy, x, norm.mean,
              layout.columns);
+    if (factors) coefficients = factors;
     launch(finish_norm_gradient_kernel, add_blocks(x.c), kSumThreads, 0, stream, coefficients, gradient,
            partial, sums ? int(layout.pieces) : 0, x.c, norm,
            batch_statistics ? double(x.pixels()) : HUGE_VAL);
@@ -372,15 +375,16 @@ void batch_norm_forward(Stream& stream, Tensor y, Tensor x, NormView<float> norm
 }
 
 void batch_norm_backward(Stream& stream, Tensor dx, NormGradient<float> gradient, Tensor dy, Tensor x,
-                         NormView<float> norm, float beta, bool batch_statistics) {
+                         NormView<float> norm, float beta, bool batch_statistics, float* factors) {
   CHECK(dy.shape() == x.shape(), "batch_norm_backward: dy ", dy.shape(), " does not match x ", x.shape());
   CHECK(!dx || dx.shape() == x.shape(), "batch_norm_backward: dx ", dx.shape(), " does not match x ",
         x.shape());
   CHECK(norm.mean && norm.inv_std, "batch_norm_backward: no statistics for x ", x.shape());
+  CHECK(!dx || !factors, "batch_norm_backward: dx and its factors for x ", x.shape());
   stream.activate();
   if (stream.device() == Device::cpu)
-    return host::batch_norm_backward<float>(dx, gradient, dy, x, norm, beta, batch_statistics);
-  launch_backward(stream, dx, gradient, dy, x, norm, beta, batch_statistics);
+    return host::batch_norm_backward<float>(dx, gradient, dy, x, norm, beta, batch_statistics, factors);
+  launch_backward(stream, dx, gradient, dy, x, norm, beta, batch_statistics, factors);
 }
 
 }  // namespace lanas

@@ -31,8 +31,10 @@ void batch_norm_forward(Stream& stream, Tensor y, Tensor x, NormView<float> norm
 
 // dx may be null (not computed), as may the pointers of `gradient`. With batch_statistics mean and inv_std
 // are those of x and dx includes the way through them; without, they are constants: dx = gamma inv_std dy.
+// factors, instead of dx where not null: [3][c] of dx = a dy + b x + d (gradient_view.h).
 void batch_norm_backward(Stream& stream, Tensor dx, NormGradient<float> gradient, Tensor dy, Tensor x,
-                         NormView<float> norm, float beta, bool batch_statistics = true);
+                         NormView<float> norm, float beta, bool batch_statistics = true,
+                         float* factors = nullptr);
 
 namespace host {
 template <class T>
@@ -47,7 +49,7 @@ template <class T>
 void batch_norm_forward(View<T> y, View<T> x, NormView<T> norm, bool accumulate);
 template <class T>
 void batch_norm_backward(View<T> dx, NormGradient<T> gradient, View<T> dy, View<T> x, NormView<T> norm,
-                         T beta, bool batch_statistics);
+                         T beta, bool batch_statistics, T* factors = nullptr);
 }  // namespace host
 
 }  // namespace lanas

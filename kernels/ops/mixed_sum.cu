@@ -50,7 +50,9 @@ struct Reduction {
   std::span<const MixedSumGradient<T>> gradients;
   bool weights, batch_statistics;  // is dweights wanted; do the statistics carry gradient
   // Does dx_k, or dweights, need sum(dy xhat_k)?
-  bool needs(size_t k) const { return weights || (batch_statistics && terms[k].mean && gradients[k].dx); }
+  bool needs(size_t k) const {
+    return weights || (batch_statistics && terms[k].mean && (gradients[k].dx || gradients[k].factors));
+  }
   bool any() const {
     for (size_t k = 0; k < terms.size(); ++k)
       if (needs(k)) return true;
@@ -131,7 +133,10 @@ void gradient_lanes(T* lanes, std::span<const MixedSumTerm<T>> terms, const T* w
     };
     T* to = lanes + int64_t(k) * 3 * period;
     fill_lanes(to, period, c, a);
-    if (!term.mean || !sums) continue;
+    if (!term.mean || !sums) {
+      std::fill_n(to + period, 2 * period, T(0));
+      continue;
+    }
     fill_lanes(to + period, period, c, b);
     fill_lanes(to + 2 * period, period, c,
                [&](int j) { return -a(j) * total[j] / pixels - b(j) * double(term.mean[j]); });
@@ -190,13 +195,18 @@ void mixed_sum_backward(std::span<const MixedSumTerm<T>> terms,
     T& dw = dweights[terms[k].weight];
     dw = T(sum) + (gradients[k].beta_dweight == 0 ? T(0) : gradients[k].beta_dweight * dw);
   }
-  bool any_dx = false;
-  for (const MixedSumGradient<T>& gradient : gradients) any_dx |= bool(gradient.dx);
-  if (!any_dx) return;
+  bool any_dx = false, any_factors = false;
+  for (const MixedSumGradient<T>& gradient : gradients)
+    any_dx |= bool(gradient.dx), any_factors |= gradient.factors != nullptr;
+  if (!any_dx && !any_factors) return;
 
   Scratch<T> lanes(int64_t(count) * 3 * period);
   T* const parameters = lanes.get();
   gradient_lanes(parameters, terms, weights, batch_statistics && reduction.any() ? sums : nullptr, blocks);
+  for (size_t k = 0; k < count; ++k)
+    for (int i = 0; gradients[k].factors && i < 3; ++i)
+      std::copy_n(parameters + (int64_t(k) * 3 + i) * period, c, gradients[k].factors + i * c);
+  if (!any_dx) return;
   for_blocks<T, 3>(blocks, [=](int64_t p, int pixels, T* buffer) {
     const T* g = read_block(dy, p, pixels, buffer);
     for (size_t k = 0; k < count; ++k) {
@@ -254,6 +264,7 @@ void mixed_sum_backward(Stream& stream, std::span<const MixedSumTerm<float>> ter
           " does not match dy ", dy.shape());
     CHECK(!gradients[k].dx || gradients[k].dx.shape() == dy.shape(), "mixed_sum_backward: dx ",
           gradients[k].dx.shape(), " does not match dy ", dy.shape());
+    CHECK(!gradients[k].dx || !gradients[k].factors, "mixed_sum_backward: dx and its factors of term ", k);
   }
   stream.activate();
   const uintptr_t aligned = (reinterpret_cast<uintptr_t>(scratch) + 7) / 8 * 8;

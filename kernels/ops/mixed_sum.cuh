@@ -18,7 +18,7 @@ struct Terms {
   static constexpr int kTerms = 48;
   struct Term {
     const float *x, *mean, *inv_std;
-    float* dx;
+    float *dx, *factors;
     int stride, dx_stride, weight;
     float beta, beta_dweight;
   };
@@ -32,12 +32,13 @@ struct Terms {
     for (size_t k = first; k < terms.size() && t.count < most; ++k) {
       const MixedSumTerm<float>& from = terms[k];
       Term& to = t.at[t.count++];
-      to = {from.x.data, from.mean, from.inv_std, nullptr, from.x.stride, 0, from.weight, 0, 0};
+      to = {from.x.data, from.mean, from.inv_std, nullptr, nullptr, from.x.stride, 0, from.weight, 0, 0};
       if (gradients.empty()) continue;
       to.dx = gradients[k].dx.data;
       to.dx_stride = gradients[k].dx.stride;
       to.beta = gradients[k].beta;
       to.beta_dweight = gradients[k].beta_dweight;
+      to.factors = gradients[k].factors;
     }
     return t;
   }
@@ -137,7 +138,7 @@ __device__ __forceinline__ double finish_term(const Finish& f, const Terms& term
     const double s = term.mean ? double(term.inv_std[c]) : 1.0, a = double(f.weights[term.weight]) * s;
     weight_sum += product * s;
     const double b = term.mean ? -a * s * s * product / f.pixels : 0.0;
-    float* to = f.coefficients + int64_t{k} * 3 * f.channels + c;
+    float* to = (term.factors ? term.factors : f.coefficients + int64_t{k} * 3 * f.channels) + c;
     to[0] = float(a);
     to[f.channels] = float(b);
     to[2 * f.channels] = term.mean ? float(-a * total / f.pixels - b * double(term.mean[c])) : 0.0f;
@@ -209,12 +210,12 @@ void launch_forward(Stream& stream, Tensor y, std::span<const MixedSumTerm<float
 void launch_backward(Stream& stream, std::span<const MixedSumTerm<float>> terms,
                      std::span<const MixedSumGradient<float>> gradients, float* dweights, Tensor dy,
                      const float* weights, bool batch_statistics) {
-  bool any_dx = false, sums = dweights != nullptr;
+  bool any_dx = false, any_factors = false, sums = dweights != nullptr;
   for (size_t k = 0; k < terms.size(); ++k) {
-    any_dx |= bool(gradients[k].dx);
-    sums |= batch_statistics && terms[k].mean && gradients[k].dx;
+    any_dx |= bool(gradients[k].dx), any_factors |= gradients[k].factors != nullptr;
+    sums |= batch_statistics && terms[k].mean && (gradients[k].dx || gradients[k].factors);
   }
-  if (!sums && !any_dx) return;
+  if (!sums && !any_dx && !any_factors) return;
   with_pack(terms_width(dy, terms, gradients), [&](auto pack) {
     for (size_t first = 0; first < terms.size(); first += Terms::kTerms) {
       const Terms some = Terms::from(terms, gradients, first);

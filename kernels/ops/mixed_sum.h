@@ -26,8 +26,9 @@ struct MixedSumTerm {
 template <class T>
 struct MixedSumGradient {
   View<T> dx;
-  T beta = 0;          // of dx
-  T beta_dweight = 0;  // of dweights[weight]
+  T beta = 0;            // of dx
+  T beta_dweight = 0;    // of dweights[weight]
+  T* factors = nullptr;  // [3][c], instead of dx: dx_k = a dy + b x_k + d (gradient_view.h)
 };
 
 // y must not overlap any x but the first.

@@ -61,6 +61,16 @@ std::vector<T> depthwise(const SeparableConv<T>& op, View<T> z) {
   return d;
 }
 
+// dy, packed.
+template <class T>
+std::vector<T> put_together(const GradientView<T>& dy) {
+  std::vector<T> to(size_t(dy.g.size()));
+  parallel_for(dy.g.pixels(), [&](int64_t p) {
+    for (int c = 0; c < dy.g.c; ++c) to[size_t(p * dy.g.c + c)] = dy.at(p, c);
+  });
+  return to;
+}
+
 // dd = dy p, packed [n,ho,wo,cin].
 template <class T>
 std::vector<T> pointwise_input_gradient(const SeparableConv<T>& op, View<T> dy) {
@@ -130,7 +140,7 @@ std::vector<T> depthwise_input_gradient(const SeparableConv<T>& op, View<T> dd, 
   return dz;
 }
 
-// dx from dz: the identity, or the whole backward of a batch norm.
+// dx from dz: the identity, or the whole backward of a batch norm, or its factors.
 template <class T>
 void input_gradient(const SeparableConv<T>& op, const SeparableConvGradient<T>& gradient, View<T> dz,
                     View<T> x) {
@@ -153,9 +163,13 @@ void input_gradient(const SeparableConv<T>& op, const SeparableConvGradient<T>& 
     write(affine.dbeta, sum, affine.beta_dbeta);
     if (!dx) return;
     const T mean = T(sum / double(x.pixels())), mean_xhat = T(sum_xhat / double(x.pixels()));
+    if (T* factors = gradient.dx_factors) {
+      const T a = (norm.gamma ? norm.gamma[c] : T(1)) * norm.inv_std[c], b = -a * norm.inv_std[c] * mean_xhat;
+      factors[c] = a, factors[x.c + c] = b, factors[2 * x.c + c] = -a * mean - b * norm.mean[c];
+    }
     for (int64_t p = 0; p < x.pixels(); ++p) {
       T value = dz.pixel(p)[c];
-      if (norm)
+      if (norm && !gradient.dx_factors)
         value = (norm.gamma ? norm.gamma[c] : T(1)) * norm.inv_std[c] * (value - mean - xhat(p) * mean_xhat);
       T& to = dx.pixel(p)[c];
       to = value + (gradient.beta_dx == 0 ? T(0) : gradient.beta_dx * to);
@@ -198,8 +212,10 @@ void separable_conv_forward(const SeparableConv<T>& op, View<T> y, View<T> x, T*
 }
 
 template <class T>
-void separable_conv_backward(const SeparableConv<T>& op, const SeparableConvGradient<T>& gradient, View<T> dy,
-                             View<T> x) {
+void separable_conv_backward(const SeparableConv<T>& op, const SeparableConvGradient<T>& gradient,
+                             GradientView<T> dy_view, View<T> x) {
+  std::vector<T> whole = put_together(dy_view);
+  const View<T> dy(whole.data(), dy_view.shape());
   std::vector<T> z = activate(op, x), dd = pointwise_input_gradient(op, dy);
   const View<T> z_view(z.data(), x.shape()), dd_view(dd.data(), {dy.n, dy.h, dy.w, x.c});
   if (gradient.d_pointwise) {
@@ -214,10 +230,10 @@ void separable_conv_backward(const SeparableConv<T>& op, const SeparableConvGrad
   input_gradient(op, gradient, View<T>(dz.data(), x.shape()), x);
 }
 
-#define LANAS_INSTANTIATE(T)                                                                               \
-  template void separable_conv_forward(const SeparableConv<T>&, View<T>, View<T>, T*, T*, T);              \
-  template void separable_conv_backward(const SeparableConv<T>&, const SeparableConvGradient<T>&, View<T>, \
-                                        View<T>);                                                          \
+#define LANAS_INSTANTIATE(T)                                                                      \
+  template void separable_conv_forward(const SeparableConv<T>&, View<T>, View<T>, T*, T*, T);     \
+  template void separable_conv_backward(const SeparableConv<T>&, const SeparableConvGradient<T>&, \
+                                        GradientView<T>, View<T>);                                \
   template void separable_conv_inference(const SeparableConv<T>&, View<T>, View<T>, const T*, T);
 LANAS_INSTANTIATE(float)
 LANAS_INSTANTIATE(double)
@@ -242,8 +258,11 @@ void check_shapes(const char* name, const SeparableConv<float>& op, Shape y, Sha
 }
 
 void check_gradient(const char* name, const SeparableConv<float>& op,
-                    const SeparableConvGradient<float>& gradient, Tensor dy, Tensor x) {
+                    const SeparableConvGradient<float>& gradient, const GradientView<float>& dy, Tensor x) {
   check_shapes(name, op, dy.shape(), x.shape());
+  check_gradient_view(name, dy);
+  CHECK(!gradient.dx_factors || (op.norm && gradient.dx && gradient.beta_dx == 0), name,
+        ": factors of dx without a norm of x and a dx to overwrite");
   CHECK(!gradient.dx || gradient.dx.shape() == x.shape(), name, ": dx ", gradient.dx.shape(),
         " does not match x ", x.shape());
   CHECK(!gradient.d_depthwise || gradient.d_depthwise.shape() == op.depthwise.shape(), name, ": d_depthwise ",
@@ -267,7 +286,7 @@ void separable_conv_forward(Stream& stream, const SeparableConv<float>& op, Tens
 }
 
 void separable_conv_backward(Stream& stream, const SeparableConv<float>& op,
-                             const SeparableConvGradient<float>& gradient, Tensor dy, Tensor x,
+                             const SeparableConvGradient<float>& gradient, GradientView<float> dy, Tensor x,
                              float* scratch) {
   check_gradient("separable_conv_backward", op, gradient, dy, x);
   stream.activate();
@@ -334,7 +353,7 @@ void separable_convs_forward(Stream& stream, std::span<const SeparableConv<float
 
 void separable_convs_backward(Stream& stream, std::span<const SeparableConv<float>> ops,
                               std::span<const SeparableConvGradient<float>> gradients,
-                              std::span<const Tensor> dys, Tensor x, float* scratch) {
+                              std::span<const GradientView<float>> dys, Tensor x, float* scratch) {
   const char* name = "separable_convs_backward";
   check_common(name, ops, gradients.size());
   check_common(name, ops, dys.size());

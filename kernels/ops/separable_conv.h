@@ -10,6 +10,7 @@
 
 #include "kernels/core/device.h"
 #include "kernels/core/tensor.h"
+#include "kernels/ops/gradient_view.h"
 #include "kernels/ops/norm.h"
 
 namespace lanas {
@@ -37,7 +38,9 @@ template <class T>
 struct SeparableConvGradient {
   View<T> dx;  // [n,h,w,cin], may be strided
   T beta_dx = 0;
-  View<T> d_depthwise;  // as depthwise
+  T* dx_factors = nullptr;  // [3][cin], only with op.norm and beta_dx 0: dx gets dz, and here go the factors
+                            // of the gradient of x, a dz + b x + d (gradient_view.h)
+  View<T> d_depthwise;      // as depthwise
   T beta_d_depthwise = 0;
   View<T> d_pointwise;  // as pointwise
   T beta_d_pointwise = 0;
@@ -65,7 +68,7 @@ void separable_conv_forward(Stream& stream, const SeparableConv<float>& op, Tens
 // through the batch statistics of x: dx = gamma inv_std (dz - mean(dz) - xhat mean(dz xhat)), where dz is the
 // gradient of the normalised value behind the ReLU; dgamma = sum dz xhat, dbeta = sum dz.
 void separable_conv_backward(Stream& stream, const SeparableConv<float>& op,
-                             const SeparableConvGradient<float>& gradient, Tensor dy, Tensor x,
+                             const SeparableConvGradient<float>& gradient, GradientView<float> dy, Tensor x,
                              float* scratch);
 
 // The same for units that read one x: of one stride and one number of output channels, with ReLU and
@@ -80,7 +83,7 @@ void separable_convs_forward(Stream& stream, std::span<const SeparableConv<float
                              float* scratch);
 void separable_convs_backward(Stream& stream, std::span<const SeparableConv<float>> ops,
                               std::span<const SeparableConvGradient<float>> gradients,
-                              std::span<const Tensor> dys, Tensor x, float* scratch);
+                              std::span<const GradientView<float>> dys, Tensor x, float* scratch);
 
 // y = beta*y + unit(x) + bias: batch norms folded by the caller. bias: [cout] or null.
 // Images are split into rows where the batch is smaller than the thread count.
@@ -92,8 +95,8 @@ namespace host {  // the definition in plain loops; these allocate. T: float, do
 template <class T>
 void separable_conv_forward(const SeparableConv<T>& op, View<T> y, View<T> x, T* y_mean, T* y_inv_std, T eps);
 template <class T>
-void separable_conv_backward(const SeparableConv<T>& op, const SeparableConvGradient<T>& gradient, View<T> dy,
-                             View<T> x);
+void separable_conv_backward(const SeparableConv<T>& op, const SeparableConvGradient<T>& gradient,
+                             GradientView<T> dy, View<T> x);
 template <class T>
 void separable_conv_inference(const SeparableConv<T>& op, View<T> y, View<T> x, const T* bias, T beta);
 

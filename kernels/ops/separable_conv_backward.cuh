@@ -204,7 +204,7 @@ void launch_depthwise_gradient(Stream& stream, const Unit& unit, const Separable
 void launch_input_gradient(Stream& stream, const Unit& unit, const SeparableConvGradient<float>& gradient,
                            Tensor dd, Tensor x, Tensor dz) {
   const bool norm = unit.norm.mean;
-  if (!norm) dz = gradient.dx;
+  if (!norm || gradient.dx_factors) dz = gradient.dx;
   with_quads(
       [&](auto pack) {
         const int64_t rows = 2 * int64_t{x.c}, other = 3 * int64_t{x.c};
@@ -212,6 +212,7 @@ void launch_input_gradient(Stream& stream, const Unit& unit, const SeparableConv
             channel_layout("separable_conv_backward", x.c, pack, x.pixels(), rows, other, 1);
         float* coefficients = partial_sums(stream, other + layout.pieces * rows);
         float* partial = coefficients + other;
+        if (gradient.dx_factors) coefficients = gradient.dx_factors;
         const auto gather = [&](auto kernel) {
           launch(input_gradient_kernel<pack(), kernel()>, layout.grid(), kSumThreads, 0, stream, dz, partial,
                  dd, x, unit, norm ? 0.0f : gradient.beta_dx, layout.columns);
@@ -227,26 +228,42 @@ void launch_input_gradient(Stream& stream, const Unit& unit, const SeparableConv
         if (!norm) return;
         launch(finish_norm_gradient_kernel, add_blocks(x.c), kSumThreads, 0, stream, coefficients,
                gradient.norm, partial, int(layout.pieces), x.c, unit.norm, double(x.pixels()));
-        if (gradient.dx)
+        if (gradient.dx && !gradient.dx_factors)
           launch(norm_backward_kernel<pack()>, pack_blocks(dz, pack), kPackThreads, 0, stream, gradient.dx,
                  dz, x, coefficients, gradient.beta_dx);
       },
       dd, x, dz, gradient.dx, norm ? row_view(unit.norm.mean, x.c) : Tensor{}, depthwise_view(unit, x.c));
 }
 
-// dd and dz stand in the op's scratch, each from a multiple of 64 bytes on.
+// dy from its parts, in a pass of its own.
+void launch_put_together(Stream& stream, Tensor to, const GradientView<float>& dy) {
+  const Tensor factors(const_cast<float*>(dy.factors), {3, 1, 1, dy.g.c});
+  with_pack(pack_width(to, dy.g, dy.v, factors), [&](auto pack) {
+    launch(norm_backward_kernel<pack()>, pack_blocks(to, pack), kPackThreads, 0, stream, to, dy.g, dy.v,
+           dy.factors, 0.0f);
+  });
+}
+
+// dd, dz and dy, where it has to be put together, stand in the op's scratch, each from a multiple of 64 bytes
+// on.
 inline int64_t whole_lines(int64_t floats) { return (floats + 15) / 16 * 16; }
 
 inline size_t unit_backward_scratch_bytes(const SeparableConv<float>& op, Shape x) {
-  const int64_t dd = op.output_shape(x).pixels() * x.c;
-  return size_t(whole_lines(dd) + whole_lines(x.size())) * sizeof(float);
+  const Shape y = op.output_shape(x);
+  return size_t(whole_lines(y.pixels() * x.c) + whole_lines(x.size()) + whole_lines(y.size())) *
+         sizeof(float);
 }
 
 void launch_unit_backward(Stream& stream, const SeparableConv<float>& op,
-                          const SeparableConvGradient<float>& gradient, Tensor dy, Tensor x, float* scratch) {
+                          const SeparableConvGradient<float>& gradient, const GradientView<float>& dy_view,
+                          Tensor x, float* scratch) {
   const Unit unit = Unit::from(op);
-  const Tensor dd(scratch, {dy.n, dy.h, dy.w, x.c});
+  const Shape y = dy_view.shape();
+  const Tensor dd(scratch, {y.n, y.h, y.w, x.c});
   const Tensor dz(scratch + whole_lines(dd.size()), x.shape());
+  const Tensor whole(dz.data + whole_lines(dz.size()), y);
+  const Tensor dy = dy_view.factors ? whole : dy_view.g;
+  if (dy_view.factors) launch_put_together(stream, whole, dy_view);
   const bool input = gradient.dx || gradient.norm.dgamma || gradient.norm.dbeta,
              depthwise = bool(gradient.d_depthwise);
   if (input || depthwise)

@@ -13,12 +13,14 @@ struct Backward {
   Plan plan;
   Lattice lattice;
   SeparableConvGradient<float> gradient;
-  Tensor dy, x;
+  GradientView<float> dy;
+  Tensor x;
   int unit;  // of those that read x
   bool want_dp, want_dw, want_dz;
   Tensor dz;  // behind a norm: where dz waits for its sums; dx itself where that may be overwritten
   NormTable norm, xhat, dx_table;  // dx_table: scale and shift of x; a: factor of dz
   float *dx_factor, *depthwise, *pointwise, *zeros;
+  float* dy_factors[3];  // a, b, d of dy, repeated to whole vectors
   float* flipped[2][2];  // of the parities of rows and columns
   double* norm_sums;     // [n][2][lanes repeating the channels]: of dz and dz xhat
   int lanes_c;           // floats after which channels repeat, for whole vectors
@@ -36,6 +38,7 @@ struct Backward {
     x_pitch = round_up(x_shape.w * x_shape.c, kMaxLanes);
     norm.carve(carver, plan), xhat.carve(carver, plan), dx_table.carve(carver, plan);
     dx_factor = carver.take<float>(most);
+    for (float*& factor : dy_factors) factor = carver.take<float>(size_t(std::lcm(plan.y.c, kMaxLanes)));
     depthwise = carver.take<float>(depthwise_table_size(plan));
     for (auto& row : flipped)
       for (float*& table : row) table = carver.take<float>(depthwise_table_size(plan));
@@ -64,6 +67,7 @@ struct Backward {
     double *dp_sum, *dw_sum;                            // of this thread's images
     float *dp, *dw, *norm_sums;                         // of one image
     float *padded, *wide, *d, *dd, *dy, *rows, *z, *x;  // wide: dd with zeros around
+    float *g, *v;                                       // a row of dy's parts
     float* dz_sum;
     Thread(const Backward& b, Carver& carver) {
       const Plan& plan = b.plan;
@@ -75,6 +79,7 @@ struct Backward {
       wide = carver.take<float>(size_t(b.wide_rows) * b.wide_pitch);
       d = carver.take<float>(4 * size_t(plan.d_pitch)), dd = carver.take<float>(4 * size_t(plan.d_pitch));
       dy = carver.take<float>(4 * row * cout);
+      g = carver.take<float>(row * cout), v = carver.take<float>(row * cout);
       rows = carver.take<float>(4 * std::max({row * cin, size_t(b.wide_pitch), size_t(b.x_pitch)}));
       z = carver.take<float>(size_t(b.x_pitch)), x = carver.take<float>(size_t(b.x_pitch));
       dz_sum = carver.take<float>(b.sum_size());

@@ -13,7 +13,7 @@ void separable_conv_forward(std::span<const SeparableConv<float>> ops,
                             float* scratch);
 void separable_conv_backward(std::span<const SeparableConv<float>> ops,
                              std::span<const SeparableConvGradient<float>> gradients,
-                             std::span<const Tensor> dys, Tensor x, float* scratch);
+                             std::span<const GradientView<float>> dys, Tensor x, float* scratch);
 void separable_conv_inference(const SeparableConv<float>& op, Tensor y, Tensor x, const float* bias,
                               float beta, float* scratch);
 

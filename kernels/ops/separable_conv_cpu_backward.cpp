@@ -2,7 +2,7 @@
 // Four rows at a time: the depthwise result d again, dp += dy^T d, dd = dy p into a padded buffer, and
 // dw += dd z; then dz is a stencil with flipped weights over dd, masked by the ReLU: at stride 2 one for each
 // parity of rows and columns, so that no zeros stand between the rows (Lattice). Behind a norm dz is stored,
-// its sums are taken, and a second pass writes dx = a dz + b x + c.
+// its sums are taken, and a second pass writes dx = a dz + b x + c, unless the factors alone are wanted.
 // Weight gradients go to double per image and thread and are added in the order of the threads.
 #include "kernels/ops/separable_conv_backward.h"
 #include "kernels/ops/separable_conv_cpu.h"
@@ -10,16 +10,54 @@
 namespace lanas::cpu {
 namespace {
 
+// Row oy of dy from its parts: c channels a pixel, pixels `stride` apart.
+template <int W>
+LANAS_INLINE void put_together(const Backward& b, const Backward::Thread& t, float* to, int stride, int n,
+                               int oy) {
+  const Tensor &dy = b.dy.g, &y = b.dy.v;
+  const int c = dy.c, width = dy.w;
+  const float *g = dy.at(n, oy, 0), *v = y.at(n, oy, 0);
+  if (c % W == 0) {
+    for (int i = 0; i < c; i += W) {
+      const Vec<W> factor = load<W>(b.dy_factors[0] + i), slope = load<W>(b.dy_factors[1] + i),
+                   shift = load<W>(b.dy_factors[2] + i);
+      for (int p = 0; p < width; ++p)
+        store<W>(to + p * stride + i,
+                 factor * load<W>(g + p * dy.stride + i) + (slope * load<W>(v + p * y.stride + i) + shift));
+    }
+    return;
+  }
+  const int size = width * c, period = c / std::gcd(c, W) * W;
+  if (dy.stride != c || size % W != 0) copy_pixels<W>(t.g, c, g, dy.stride, width, c), g = t.g;
+  if (y.stride != c || size % W != 0) copy_pixels<W>(t.v, c, v, y.stride, width, c), v = t.v;
+  float* out = stride == c ? to : t.g;
+  for (int phase = 0; phase < period; phase += W) {
+    const Vec<W> factor = load<W>(b.dy_factors[0] + phase), slope = load<W>(b.dy_factors[1] + phase),
+                 shift = load<W>(b.dy_factors[2] + phase);
+    for (int i = phase; i < size; i += period)
+      store<W>(out + i, factor * load<W>(g + i) + (slope * load<W>(v + i) + shift));
+  }
+  if (out == to)
+    std::fill_n(to + size, round_up(size, W) - size, 0.0f);  // pixels share vectors
+  else
+    copy_pixels<W>(to, stride, out, c, width, c);
+}
+
 template <int W>
 LANAS_INLINE Rows dy_rows(const Backward& b, const Backward::Thread& t, int n, int o, int count) {
   const Plan& plan = b.plan;
   const int cout = plan.y.c;
-  const bool direct = plan.flat ? b.dy.packed() && plan.y.w * cout % W == 0 : cout == plan.cout_pad;
-  Rows dy{{}, count, direct ? b.dy.stride : plan.flat ? cout : plan.cout_pad};
+  const Tensor& g = b.dy.g;
+  const bool direct =
+      !b.dy.factors && (plan.flat ? g.packed() && plan.y.w * cout % W == 0 : cout == plan.cout_pad);
+  Rows dy{{}, count, direct ? g.stride : plan.flat ? cout : plan.cout_pad};
   for (int r = 0; r < count; ++r) {
-    float* from = b.dy.at(n, o + r * plan.step, 0);
-    dy.row[r] = direct ? from : t.dy + ptrdiff_t(r) * round_up(plan.y.w * dy.stride, W);
-    if (!direct) copy_pixels<W>(dy.row[r], dy.stride, from, b.dy.stride, plan.y.w, cout);
+    const int oy = o + r * plan.step;
+    dy.row[r] = direct ? g.at(n, oy, 0) : t.dy + ptrdiff_t(r) * round_up(plan.y.w * dy.stride, W);
+    if (b.dy.factors)
+      put_together<W>(b, t, dy.row[r], dy.stride, n, oy);
+    else if (!direct)
+      copy_pixels<W>(dy.row[r], dy.stride, g.at(n, oy, 0), g.stride, plan.y.w, cout);
   }
   return dy;
 }
@@ -218,7 +256,7 @@ LANAS_INLINE void backward_image(const Backwards& all, const Backward& b, const 
       std::fill_n(out.at(n, 0, 0) + ptrdiff_t(p) * out.stride, plan.x.c, 0.0f);
   if (depthwise && first) pack_rows<W>(t.padded, plan, b.x, n, 0, plan.y.h, b.norm);
   if (several && first && !b.writes_sum()) std::fill_n(t.dz_sum, b.sum_size(), 0.0f);
-  const Tensor next_dy = last ? all.units[0].dy : (&b + 1)->dy;
+  const GradientView<float>& next_dy = last ? all.units[0].dy : (&b + 1)->dy;
   int done = 0;
   for_tiles(0, plan.y.h, plan.step, [&](int o, int rows) LANAS_LAMBDA {
     backward_tile<W>(b, t, n, o, rows, [&](int r) LANAS_LAMBDA {
@@ -226,7 +264,8 @@ LANAS_INLINE void backward_image(const Backwards& all, const Backward& b, const 
       if (r >= (narrow ? 1 : rows)) return;
       const int row = done + r, end = narrow ? done + rows : row + 1;
       const int from = row * plan.op.stride, to = end * plan.op.stride;
-      prefetch_rows<false>(next_dy, last ? n + 1 : n, row, end);
+      prefetch_rows<false>(next_dy.g, last ? n + 1 : n, row, end);
+      if (next_dy.factors) prefetch_rows<false>(next_dy.v, last ? n + 1 : n, row, end);
       if (!last) return;
       prefetch_rows<false>(b.x, n + 1, from, to, plan.spread(), plan.op.offset);
       prefetch_rows<true>(out, n + 1, from, to, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);
@@ -332,6 +371,10 @@ void fill_tables(Backward& b) {
         fill_flipped_table(b.flipped[y][x], b.plan, b.lattice, y, x, b.zeros);
   }
   fill_pointwise_table(b.pointwise, b.plan, true);
+  const int cout = b.plan.y.c;
+  for (int i = 0; b.dy.factors && i < 3; ++i)
+    for (int l = 0; l < std::lcm(cout, kMaxLanes); ++l)
+      b.dy_factors[i][l] = b.dy.factors[i * cout + l % cout];
 }
 
 }  // namespace
@@ -345,7 +388,7 @@ size_t separable_conv_backward_scratch_bytes(std::span<const SeparableConv<float
 
 void separable_conv_backward(std::span<const SeparableConv<float>> ops,
                              std::span<const SeparableConvGradient<float>> gradients,
-                             std::span<const Tensor> dys, Tensor x, float* scratch) {
+                             std::span<const GradientView<float>> dys, Tensor x, float* scratch) {
   Carver carver(scratch);
   Backwards all(ops, x.shape(), omp_get_max_threads(), carver);
   bool any = false;
@@ -365,7 +408,7 @@ void separable_conv_backward(std::span<const SeparableConv<float>> ops,
   for (const Backward& b : all.units) weight_gradients(all, b);
   if (!ops[0].norm || !all.units[0].want_dz) return;
   norm_gradients(all.units[0]);
-  if (gradients[0].dx) run(all, true);
+  if (gradients[0].dx && !gradients[0].dx_factors) run(all, true);
 }
 
 }  // namespace lanas::cpu

@@ -53,11 +53,14 @@ void norm_gradients(const Backward& b) {
     const double inv_std = double(norm.inv_std[c]);
     const double factor = inv_std * (norm.gamma ? double(norm.gamma[c]) : 1.0);
     const double slope = -factor * inv_std * dot / count;
+    const double factors[3] = {factor, slope, -factor * sum / count - slope * double(norm.mean[c])};
     for (int l = c; l < b.lanes_c; l += plan.x.c) {
-      b.dx_factor[l] = float(factor);
-      b.dx_table.scale[l] = float(slope);
-      b.dx_table.shift[l] = float(-factor * sum / count - slope * double(norm.mean[c]));
+      b.dx_factor[l] = float(factors[0]);
+      b.dx_table.scale[l] = float(factors[1]);
+      b.dx_table.shift[l] = float(factors[2]);
     }
+    for (int i = 0; b.gradient.dx_factors && i < 3; ++i)
+      b.gradient.dx_factors[i * plan.x.c + c] = float(factors[i]);
   }
 }
 

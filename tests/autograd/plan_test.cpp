@@ -63,6 +63,59 @@ TEST(Plan, GradientsOfAllReadersAreAdded) {
   }
 }
 
+// y = 2 x by an op that takes factors, then normalised; with `again` a second op reads y.
+struct Normalising {
+  Tape tape;
+  Var x, y, loss;
+  bool factored = false;
+
+  Normalising(bool takes, bool again) {
+    x = tape.input({2, 1, 1, 3});
+    const float values[6] = {1, -2, 3, 4, 0.5f, -1};
+    std::copy_n(values, 6, tape.data(x).data);
+    y = tape.activation({2, 1, 1, 3});
+    tape.record({.name = "doubled",
+                 .inputs = {x},
+                 .outputs = {y},
+                 .saved = {},
+                 .forward = [](Run& run) { copy_scaled(run.stream, run.out(0), run.in(0), 2, 0); },
+                 .backward =
+                     [this](Run& run) {
+                       const GradientView<float>& dy = run.gradient(0);
+                       factored = dy.factors != nullptr;
+                       for (int64_t i = 0; i < 6; ++i) run.grad_in(0).data[i] = 2 * dy.at(i / 3, int(i % 3));
+                     },
+                 .takes_factors = takes});
+    const Norm norm{tape.input({1, 1, 1, 3}), tape.input({1, 1, 1, 3}), {}, {}};
+    std::fill_n(tape.data(norm.mean).data, 3, 0.25f);
+    std::fill_n(tape.data(norm.inv_std).data, 3, 0.5f);
+    const Var z = normalise(tape, y, norm), weights = tape.input({1, 1, 1, 3});
+    std::copy_n(values, 3, tape.data(weights).data);
+    const Var nothing = scaled(tape, again ? y : z, 0, nullptr, nullptr);
+    loss = mean_rows(tape, linear(tape, sum(tape, {z, nothing}), weights, {}));
+  }
+  std::vector<float> gradient(std::vector<Var> also = {}) {
+    Stream stream;
+    also.push_back(x);
+    Plan plan(tape, {{}, loss, {}, also, true}, workspace());
+    plan.forward(stream);
+    plan.backward(stream);
+    return {plan.grad(x).data, plan.grad(x).data + 6};
+  }
+};
+
+TEST(Plan, GradientsBehindStatisticsAreLeftAsFactorsForOneReader) {
+  Normalising plain(false, false), taking(true, false), shared(true, true), wanted(true, false);
+  const std::vector<float> expected = plain.gradient();
+  EXPECT_FALSE(plain.factored);
+  EXPECT_EQ(taking.gradient(), expected);
+  EXPECT_TRUE(taking.factored);
+  EXPECT_EQ(shared.gradient(), expected);
+  EXPECT_FALSE(shared.factored);
+  EXPECT_EQ(wanted.gradient({wanted.y}), expected);
+  EXPECT_FALSE(wanted.factored);
+}
+
 TEST(Plan, RunsOnlyWhatIsWanted) {
   Stream stream;
   Tape tape;

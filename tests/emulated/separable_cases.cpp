@@ -78,6 +78,21 @@ OpCase chain_case(Case t) {
           }};
 }
 
+// An edge of a supernet: two units of one input, one of them followed by another, in a mixed sum.
+OpCase edge_case(Case t) {
+  return {join("edge ", name(t)), 4 * reduction(t), [=](CaseBuilder& b) {
+            Case second = t;
+            second.stride = 1, second.norm = true;
+            std::vector<SeparableWithMoments> units;
+            for (int i = 0; i < 2; ++i) units.push_back({unit(b, t), running_moments(b, t.cout)});
+            std::vector<Normalised> y = separable_convs(b.tape, b.input(t.x), units);
+            y[0] = separable_conv(b.tape, y[0], unit(b, second), running_moments(b, t.cout));
+            const Shape s = b.tape.shape(y[0].x);
+            const Var out = t.pixel_stride > 0 ? b.sliced_output(s, t.pixel_stride) : Var{};
+            b.output(mixed_sum(b.tape, {{y[0], 0}, {y[1], 1}}, b.input({1, 1, 1, 2}), out));
+          }};
+}
+
 OpCase inference_case(Case t, bool accumulate, bool relu) {
   return {
       join("inference ", name(t), accumulate ? " adding" : "", relu ? "" : " linear"),
@@ -108,6 +123,10 @@ const OpCases separable_cases("separable_conv",
                                shared_case({{2, 8, 7, 4}, 4, 5, 2, 1, false, false, 0, 9}),
                                chain_case({{2, 7, 7, 12}, 12, 3, 2, 1, false, false, 0, 0}),
                                chain_case({{3, 5, 5, 4}, 4, 5, 1, 1, false, false, 0, 9}),
+                               edge_case({{2, 6, 6, 4}, 4, 3, 1, 1, false, false, 0, 16}),
+                               edge_case({{2, 6, 5, 16}, 16, 5, 2, 1, false, false, 0, 64}),
+                               edge_case({{1, 7, 5, 3}, 3, 3, 1, 2, false, false, 0, 0}),
+                               edge_case({{1, 5, 5, 36}, 36, 3, 1, 1, false, false, 0, 40}),
                                inference_case({{1, 6, 6, 16}, 16, 3, 1, 1, false, false, 0, 0}, false, true),
                                inference_case({{2, 5, 5, 12}, 36, 5, 1, 2, false, false, 0, 17}, true, true),
                                inference_case({{1, 7, 5, 3}, 6, 3, 1, 1, false, false, 0, 0}, true, false)});

@@ -2,6 +2,7 @@
 // moments.
 #include "kernels/ops/batch_norm.h"
 
+#include "kernels/ops/gradient_view.h"
 #include "tests/support/gradcheck.h"
 
 namespace lanas {
@@ -116,7 +117,7 @@ TEST(BatchNorm, GradientThroughTheStatistics) {
           for (bool batch : {true, false}) check_gradient(shape, gap, beta, affine, batch);
 }
 
-TEST(BatchNorm, NullGradientsAreSkippedAndDxMayBeDy) {
+TEST(BatchNorm, NullGradientsAreSkippedAndDxMayBeDyOrItsFactors) {
   const Shape shape{2, 5, 5, 6};
   Random random(4);
   TestTensor<double> x(shape), dy(shape), dx(shape);
@@ -129,6 +130,12 @@ TEST(BatchNorm, NullGradientsAreSkippedAndDxMayBeDy) {
   for (int64_t i = 0; i < shape.size(); ++i) expected[size_t(i % 6)] += dy[i];
   EXPECT_TRUE(compare(dbeta, expected, 1e-12));
   host::batch_norm_backward<double>(dx, {}, dy, x, norm, 0, true);
+  std::vector<double> factors(18, NAN);
+  host::batch_norm_backward<double>({}, {}, dy, x, norm, 0, true, factors.data());
+  const GradientView<double> left(dy, x, factors.data());
+  TestTensor<double> whole(shape);
+  for (int64_t i = 0; i < shape.size(); ++i) whole[i] = left.at(i / 6, int(i % 6));
+  EXPECT_TRUE(compare(whole, dx, 1e-12));
   host::batch_norm_backward<double>(dy, {}, dy, x, norm, 0, true);
   EXPECT_TRUE(compare(dy, dx, 0));
 }

@@ -5,6 +5,7 @@
 #include <deque>
 
 #include "kernels/ops/batch_norm.h"
+#include "kernels/ops/gradient_view.h"
 #include "tests/support/gradcheck.h"
 
 namespace lanas {
@@ -156,6 +157,33 @@ TEST(MixedSum, NullGradientsAreSkipped) {
   host::mixed_sum_backward<double>(some.terms(), no_dx, nullptr, some.dy, some.weights.data(), nullptr, true);
 }
 
+TEST(MixedSum, FactorsGiveTheGradient) {
+  for (const Case& k : kCases)
+    for (bool batch_statistics : {true, false}) {
+      Problem all(k.shape, k.count, k.gap, 0), some(k.shape, k.count, k.gap, 0);
+      all.statistics();
+      some.statistics();
+      all.backward(0, batch_statistics);
+      auto gradients = some.gradients(0);
+      std::vector<std::vector<double>> factors;
+      for (int t = 0; t < k.count; ++t) {
+        factors.emplace_back(size_t(3 * k.shape.c), NAN);
+        if (t % 2 == 0) gradients[size_t(t)].dx = {}, gradients[size_t(t)].factors = factors.back().data();
+      }
+      host::mixed_sum_backward<double>(some.terms(), gradients, some.dweights.data(), some.dy,
+                                       some.weights.data(), some.scratch.data(), batch_statistics);
+      for (int t = 0; t < k.count; ++t) {
+        const size_t i = size_t(t);
+        const GradientView<double> dx(some.dy, some.x[i], factors[i].data());
+        for (int64_t j = 0; t % 2 == 0 && j < k.shape.size(); ++j)
+          some.dx[i][j] = dx.at(j / k.shape.c, int(j % k.shape.c));
+        EXPECT_TRUE(compare(some.dx[i], all.dx[i], t % 2 == 0 ? 1e-12 : 0));
+      }
+      for (int t = 0; t < k.count; ++t)
+        EXPECT_EQ(some.dweights[size_t(some.weight(t))], all.dweights[size_t(all.weight(t))]);
+    }
+}
+
 TEST(MixedSum, FloatLaunchersAgreeWithDoubleForAnyThreadCount) {
   const Shape shape{8, 16, 16, 4};
   const int count = 19;
@@ -210,6 +238,9 @@ TEST(MixedSum, Errors) {
   EXPECT_THROW(mixed_sum_forward(stream, y, {}, &weight), Error);
   EXPECT_THROW(mixed_sum_backward(stream, terms, gradients, nullptr, x, &weight, nullptr), Error);
   EXPECT_THROW(mixed_sum_backward(stream, terms, {}, nullptr, x, &weight, nullptr), Error);
+  float factors[12];
+  const MixedSumGradient<float> both[] = {{x, 0, 0, factors}};
+  EXPECT_THROW(mixed_sum_backward(stream, terms, both, nullptr, x, &weight, nullptr), Error);
 }
 
 }  // namespace

@@ -153,7 +153,7 @@ TEST_P(SeparableConvIsa, FloatMatchesDouble) {
     EXPECT_TRUE(compare(f.y_inv_std, d.y_inv_std, 1e-5));
     d.backward();
     separable_conv_backward(
-        stream, f.op(), f.gradient(), f.dy, f.x,
+        stream, f.op(), f.gradient(), f.dy.view(), f.x,
         scratch_of(memory, separable_conv_backward_scratch_bytes(stream, f.op(), f.x.shape())));
     EXPECT_TRUE(compare(f.dx, d.dx, 2e-6));
     EXPECT_TRUE(f.dx.gaps_untouched());
@@ -163,6 +163,64 @@ TEST_P(SeparableConvIsa, FloatMatchesDouble) {
       EXPECT_TRUE(compare(f.dgamma, d.dgamma, 5e-6));
       EXPECT_TRUE(compare(f.dshift, d.dshift, 5e-6));
     }
+  }
+}
+
+// dy as a g + b v + d, and dx left as the factors of dz, x and 1.
+TEST_P(SeparableConvIsa, GradientsInPartsMatchDouble) {
+  Random random(9);
+  std::unique_ptr<Memory> memory;
+  for (Case c : float_cases()) {
+    if (c.norm != Norm::none) c.beta = 0;  // factors of a sum are not to be had
+    SCOPED_TRACE(join(c));
+    Unit<float> f(c, random);
+    Unit<double> d = f.as<double>();
+    TestTensor<float> v(f.dy.shape(), c.cout + random.below(2) * 5);
+    v.randomize(random);
+    const std::vector<float> factors = random_vector<float>(3 * c.cout, random);
+    const GradientView<float> dy(f.dy, v, factors.data());
+    for (int64_t i = 0; i < d.dy.view().size(); ++i) {
+      const size_t j = size_t(i % c.cout), cout = size_t(c.cout);
+      d.dy[i] = double(factors[j]) * d.dy[i] + double(factors[cout + j]) * double(v[i]) +
+                double(factors[2 * cout + j]);
+    }
+    d.backward();
+    SeparableConvGradient<float> gradient = f.gradient();
+    std::vector<float> left(size_t(3 * c.cin), NAN);
+    if (c.norm != Norm::none) gradient.dx_factors = left.data();
+    Stream stream(Device::cpu, random.below(8) == 0 ? 2 : 1);
+    separable_conv_backward(
+        stream, f.op(), gradient, dy, f.x,
+        scratch_of(memory, separable_conv_backward_scratch_bytes(stream, f.op(), f.x.shape())));
+    const GradientView<float> dx(f.dx, f.x, gradient.dx_factors);
+    TestTensor<float> whole(f.dx.shape());
+    for (int64_t i = 0; i < dx.g.size(); ++i) whole[i] = dx.at(i / c.cin, int(i % c.cin));
+    EXPECT_TRUE(compare(whole, d.dx, 4e-6));
+    EXPECT_TRUE(f.dx.gaps_untouched());
+    EXPECT_TRUE(compare(f.d_pointwise, d.d_pointwise, 1e-5));
+    EXPECT_TRUE(c.k == 0 || compare(f.d_depthwise, d.d_depthwise, 2e-6));
+  }
+}
+
+// The same of the plain loops.
+TEST(SeparableConv, PlainLoopsTakeAndLeaveFactors) {
+  Random random(10);
+  for (const Norm norm : {Norm::plain, Norm::affine}) {
+    Unit<double> whole({2, 5, 6, 4, 3, 1, 1, norm}, random), parts = whole.as<double>();
+    TestTensor<double> v(whole.dy.shape());
+    v.randomize(random);
+    const std::vector<double> factors = random_vector<double>(3 * 4, random);
+    const GradientView<double> dy(parts.dy, v, factors.data());
+    for (int64_t i = 0; i < dy.g.size(); ++i) whole.dy[i] = dy.at(i / 4, int(i % 4));
+    whole.backward();
+    std::vector<double> left(3 * 6, NAN);
+    SeparableConvGradient<double> gradient = parts.gradient();
+    gradient.dx_factors = left.data();
+    host::separable_conv_backward(parts.op(), gradient, dy, parts.x.view());
+    const GradientView<double> dx(parts.dx, parts.x, left.data());
+    for (int64_t i = 0; i < dx.g.size(); ++i) parts.dx[i] = dx.at(i / 6, int(i % 6));
+    EXPECT_TRUE(compare(parts.dx, whole.dx, 1e-12));
+    EXPECT_TRUE(compare(parts.d_pointwise, whole.d_pointwise, 1e-12));
   }
 }
 
@@ -202,7 +260,7 @@ TEST_P(SeparableConvIsa, SkipsWhatIsNull) {
       SeparableConvGradient<float> gradient = part.gradient();
       edit(gradient);
       separable_conv_backward(
-          stream, part.op(), gradient, part.dy, part.x,
+          stream, part.op(), gradient, part.dy.view(), part.x,
           scratch_of(memory, separable_conv_backward_scratch_bytes(stream, part.op(), part.x.shape())));
       return part;
     };

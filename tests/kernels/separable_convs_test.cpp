@@ -31,7 +31,7 @@ TEST_P(SeparableConvsIsa, UnitsOfOneInputMatchDouble) {
       std::vector<SeparableConv<float>> ops;
       std::vector<SeparableConvOutput<float>> outputs;
       std::vector<SeparableConvGradient<float>> gradients;
-      std::vector<Tensor> dys;
+      std::vector<GradientView<float>> dys;
       for (size_t u = 0; u < f.size(); ++u) {
         ops.push_back(f[u].op());
         outputs.push_back({f[u].y, f[u].y_mean.data(), f[u].y_inv_std.data()});
@@ -41,7 +41,8 @@ TEST_P(SeparableConvsIsa, UnitsOfOneInputMatchDouble) {
         d[u].forward();
         SeparableConvGradient<double> gradient = d[u].gradient();
         gradient.dx = d[0].dx.view(), gradient.beta_dx = u == 0 ? c.beta : 1;
-        host::separable_conv_backward(d[u].op(), gradient, d[u].dy.view(), d[u].x.view());
+        host::separable_conv_backward(d[u].op(), gradient, GradientView<double>(d[u].dy.view()),
+                                      d[u].x.view());
       }
       Stream stream(Device::cpu, 2);
       const Shape xs = f[0].x.shape();

@@ -122,7 +122,7 @@ struct Unit {
   void forward() {
     host::separable_conv_forward(op(), y.view(), x.view(), y_mean.data(), y_inv_std.data(), T(kEps));
   }
-  void backward() { host::separable_conv_backward(op(), gradient(), dy.view(), x.view()); }
+  void backward() { host::separable_conv_backward(op(), gradient(), GradientView<T>(dy.view()), x.view()); }
 };
 
 class EveryIsa : public testing::TestWithParam<CpuIsa> {
