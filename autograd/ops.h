@@ -81,7 +81,7 @@ struct MixedTerm {
   int weight;
 };
 Var mixed_sum(Tape& tape, std::vector<MixedTerm> terms, Var weights, Var out = {});
-Var channel_shuffle(Tape& tape, Var x, int groups, Var out = {});
+Var channel_shuffle(Tape& tape, Var first, Var rest, Var out = {});  // see kernels/ops/channel_shuffle.h
 
 // Rows
 Var linear(Tape& tape, Var x, Var w, Var bias, Var out = {});

@@ -175,18 +175,30 @@ Var mixed_sum(Tape& tape, std::vector<MixedTerm> terms, Var weights, Var out) {
   return y;
 }
 
-Var channel_shuffle(Tape& tape, Var x, int groups, Var out) {
-  const Var y = output_or_new(tape, "channel_shuffle", out, tape.shape(x));
-  tape.record(
-      {.name = "channel_shuffle",
-       .inputs = {x},
-       .outputs = {y},
-       .saved = {},
-       .forward = [groups](Run& run) { channel_shuffle_forward(run.stream, run.out(0), run.in(0), groups); },
-       .backward =
-           [groups](Run& run) {
-             channel_shuffle_backward(run.stream, run.grad_in(0), run.grad_out(0), groups, run.beta(0));
-           }});
+Var channel_shuffle(Tape& tape, Var first, Var rest, Var out) {
+  Shape s = tape.shape(first);
+  if (rest) s.c += tape.shape(rest).c;
+  const Var y = output_or_new(tape, "channel_shuffle", out, s);
+  const Shape first_shape = tape.shape(first), rest_shape = rest ? tape.shape(rest) : Shape{};
+  std::vector<Var> inputs = {first};
+  if (rest) inputs.push_back(rest);
+  tape.record({.name = "channel_shuffle",
+               .inputs = inputs,
+               .outputs = {y},
+               .saved = {},
+               .forward =
+                   [rest](Run& run) {
+                     channel_shuffle_forward(run.stream, run.out(0), run.in(0), rest ? run.in(1) : Tensor{});
+                   },
+               .backward =
+                   [=](Run& run) {
+                     const auto part = [&](int i, Shape shape) {
+                       return run.wants(i) ? run.grad_in(i) : Tensor(nullptr, shape);
+                     };
+                     channel_shuffle_backward(run.stream, part(0, first_shape),
+                                              rest ? part(1, rest_shape) : Tensor{}, run.grad_out(0),
+                                              run.beta(0), rest ? run.beta(1) : 0);
+                   }});
   return y;
 }
 

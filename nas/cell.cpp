@@ -66,7 +66,7 @@ class SupernetCell {
       : b_(b), tape_(b.tape), prefix_(prefix), place_(place), partial_(partial), mixing_(mixing) {}
 
   void add_node(int node, const std::vector<Var>& states, Var out) {
-    const int first = first_edge(node), edges = inputs_of(node), c = place_.channels;
+    const int first = first_edge(node), edges = inputs_of(node);
     const Var weights = tape_.slice(mixing_.ops, first * kOps, (first + edges) * kOps);
     std::vector<MixedTerm> terms;
     for (int input = 0; input < edges; ++input) add_edge(first + input, input, states[input], terms);
@@ -74,20 +74,19 @@ class SupernetCell {
       mixed_sum(tape_, terms, weights, out);
       return;
     }
-    const Var joined = tape_.activation(tape_.shape(out));
-    mixed_sum(tape_, terms, weights, tape_.slice(joined, 0, c / partial_));
-    const Var rest = tape_.slice(joined, c / partial_, c);
+    const Var mixed = mixed_sum(tape_, terms, weights);
+    Var rest;
     if (mixing_.edges) {
       std::vector<MixedTerm> bypasses;
       for (int input = 0; input < edges; ++input)
         bypasses.push_back({{bypass(input, states[input]), {}}, input});
-      mixed_sum(tape_, bypasses, tape_.slice(mixing_.edges, first, first + edges), rest);
+      rest = mixed_sum(tape_, bypasses, tape_.slice(mixing_.edges, first, first + edges));
     } else {
       std::vector<Var> bypasses;
       for (int input = 0; input < edges; ++input) bypasses.push_back(bypass(input, states[input]));
-      sum(tape_, bypasses, rest);
+      rest = sum(tape_, bypasses);
     }
-    channel_shuffle(tape_, joined, partial_, out);
+    channel_shuffle(tape_, mixed, rest, out);
   }
 
  private:

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "kernels/core/parallel.h"
 
@@ -19,49 +20,51 @@ LANAS_INLINE Quad load(const float* p) {
   std::memcpy(&v, p, sizeof v);
   return v;
 }
-template <bool kAdd>
-LANAS_INLINE void store(float* p, Quad v, float beta) {
-  if constexpr (kAdd) v += beta * load(p);
-  std::memcpy(p, &v, sizeof v);
-}
+LANAS_INLINE void store(float* p, Quad v) { std::memcpy(p, &v, sizeof v); }
 LANAS_INLINE Quad low(Quad a, Quad b) { return __builtin_shuffle(a, b, Lanes{0, 4, 1, 5}); }
 LANAS_INLINE Quad high(Quad a, Quad b) { return __builtin_shuffle(a, b, Lanes{2, 6, 3, 7}); }
 
-// Four quads, a row `row` floats after the other, become columns that are `column` floats apart.
-template <bool kAdd>
-LANAS_INLINE void transpose(float* to, int column, const float* from, int row, float beta) {
-  const Quad a = load(from), b = load(from + row), c = load(from + 2 * row), d = load(from + 3 * row);
+// A quad of each of G groups, taken apart from G quads of the whole, or the other way round for G = 4.
+struct Quads {
+  Quad of[4];
+};
+LANAS_INLINE Quads transpose(Quad a, Quad b, Quad c, Quad d) {
   const Quad ac0 = low(a, c), ac1 = high(a, c), bd0 = low(b, d), bd1 = high(b, d);
-  store<kAdd>(to, low(ac0, bd0), beta);
-  store<kAdd>(to + column, high(ac0, bd0), beta);
-  store<kAdd>(to + 2 * column, low(ac1, bd1), beta);
-  store<kAdd>(to + 3 * column, high(ac1, bd1), beta);
+  return {{low(ac0, bd0), high(ac0, bd0), low(ac1, bd1), high(ac1, bd1)}};
 }
 
-// to[m*G + g] = from[g*members + m]
 template <int G>
-LANAS_INLINE void shuffle_pixel(float* to, const float* from, int members) {
-  for (int m = 0; m < members; m += 4)
+LANAS_INLINE void shuffle_pixel(float* to, const float* first, const float* rest, int members) {
+  for (int m = 0; m < members; m += 4, to += 4 * G) {
+    const Quad a = load(first + m), b = load(rest + m);
     if constexpr (G == 4) {
-      transpose<false>(to + 4 * m, 4, from + m, members, 0);
+      const Quads whole = transpose(a, b, load(rest + members + m), load(rest + 2 * members + m));
+      for (int i = 0; i < 4; ++i) store(to + 4 * i, whole.of[i]);
     } else {
-      const Quad a = load(from + m), b = load(from + members + m);
-      store<false>(to + 2 * m, low(a, b), 0);
-      store<false>(to + 2 * m + 4, high(a, b), 0);
+      store(to, low(a, b)), store(to + 4, high(a, b));
     }
+  }
 }
 
-// to[g*members + m] = from[m*G + g] + beta to
-template <int G, bool kAdd>
-LANAS_INLINE void unshuffle_pixel(float* to, const float* from, int members, float beta) {
-  for (int m = 0; m < members; m += 4)
-    if constexpr (G == 4) {
-      transpose<kAdd>(to + m, members, from + 4 * m, 4, beta);
-    } else {
-      const Quad a = load(from + 2 * m), b = load(from + 2 * m + 4);
-      store<kAdd>(to + m, __builtin_shuffle(a, b, Lanes{0, 2, 4, 6}), beta);
-      store<kAdd>(to + members + m, __builtin_shuffle(a, b, Lanes{1, 3, 5, 7}), beta);
-    }
+// Null parts are not written; others get their quad plus beta times the old.
+LANAS_INLINE void add_quad(float* to, Quad v, float beta) {
+  if (to) store(to, beta == 0 ? v : v + beta * load(to));
+}
+
+template <int G>
+LANAS_INLINE void unshuffle_pixel(float* first, float* rest, const float* from, int members, float beta_first,
+                                  float beta_rest) {
+  for (int m = 0; m < members; m += 4, from += 4 * G) {
+    const Quad a = load(from), b = load(from + 4);
+    Quads groups;
+    if constexpr (G == 4)
+      groups = transpose(a, b, load(from + 8), load(from + 12));
+    else
+      groups = {{__builtin_shuffle(a, b, Lanes{0, 2, 4, 6}), __builtin_shuffle(a, b, Lanes{1, 3, 5, 7})}};
+    add_quad(first ? first + m : nullptr, groups.of[0], beta_first);
+    for (int g = 1; g < G; ++g)
+      add_quad(rest ? rest + (g - 1) * members + m : nullptr, groups.of[g], beta_rest);
+  }
 }
 
 template <class Body>
@@ -72,29 +75,29 @@ void for_pixels(int64_t pixels, Body body) {
   });
 }
 
-template <int G>
-void unshuffle(Tensor dx, Tensor dy, float beta) {
-  const int members = dy.c / G;
-  if (beta == 0)
-    for_pixels(dy.pixels(),
-               [=](int64_t p) { unshuffle_pixel<G, false>(dx.pixel(p), dy.pixel(p), members, 0); });
-  else
-    for_pixels(dy.pixels(),
-               [=](int64_t p) { unshuffle_pixel<G, true>(dx.pixel(p), dy.pixel(p), members, beta); });
+// body(G) with the number of groups as a constant.
+template <class Body>
+void with_groups(int groups, Body body) {
+  groups == 4 ? body(std::integral_constant<int, 4>()) : body(std::integral_constant<int, 2>());
 }
 
 }  // namespace
 
-void channel_shuffle_forward(Tensor y, Tensor x, int groups) {
-  const int members = x.c / groups;
-  if (groups == 4)
-    for_pixels(x.pixels(), [=](int64_t p) { shuffle_pixel<4>(y.pixel(p), x.pixel(p), members); });
-  else
-    for_pixels(x.pixels(), [=](int64_t p) { shuffle_pixel<2>(y.pixel(p), x.pixel(p), members); });
+void channel_shuffle_forward(Tensor y, Tensor first, Tensor rest) {
+  with_groups(y.c / first.c, [=](auto groups) {
+    for_pixels(y.pixels(), [=](int64_t p) {
+      shuffle_pixel<groups()>(y.pixel(p), first.pixel(p), rest.pixel(p), first.c);
+    });
+  });
 }
 
-void channel_shuffle_backward(Tensor dx, Tensor dy, int groups, float beta) {
-  groups == 4 ? unshuffle<4>(dx, dy, beta) : unshuffle<2>(dx, dy, beta);
+void channel_shuffle_backward(Tensor dfirst, Tensor drest, Tensor dy, float beta_first, float beta_rest) {
+  with_groups(dy.c / dfirst.c, [=](auto groups) {
+    for_pixels(dy.pixels(), [=](int64_t p) {
+      unshuffle_pixel<groups()>(dfirst ? dfirst.pixel(p) : nullptr, drest ? drest.pixel(p) : nullptr,
+                                dy.pixel(p), dfirst.c, beta_first, beta_rest);
+    });
+  });
 }
 
 }  // namespace lanas::cpu

@@ -9,7 +9,7 @@ namespace lanas::cpu {
 constexpr bool channel_shuffle_in_quads(int channels, int groups) {
   return (groups == 2 || groups == 4) && channels % (4 * groups) == 0;
 }
-void channel_shuffle_forward(Tensor y, Tensor x, int groups);
-void channel_shuffle_backward(Tensor dx, Tensor dy, int groups, float beta);
+void channel_shuffle_forward(Tensor y, Tensor first, Tensor rest);
+void channel_shuffle_backward(Tensor dfirst, Tensor drest, Tensor dy, float beta_first, float beta_rest);
 
 }  // namespace lanas::cpu

@@ -82,9 +82,13 @@ const OpCases mixed_cases(
 OpCase shuffle_case(Shape s, int groups, int pixel_stride) {
   return {join(s.n, "x", s.h, "x", s.w, "x", s.c, " in ", groups, " groups, pixel stride ", pixel_stride), 1,
           [=](CaseBuilder& b) {
-            const Var x = pixel_stride > 0 ? b.sliced_input(s, pixel_stride) : b.input(s);
+            const auto part = [&](int channels) {
+              const Shape shape{s.n, s.h, s.w, channels};
+              return pixel_stride > 0 ? b.sliced_input(shape, pixel_stride) : b.input(shape);
+            };
+            const Var first = part(s.c / groups), rest = groups > 1 ? part(s.c - s.c / groups) : Var{};
             const Var out = pixel_stride > 0 ? b.sliced_output(s, pixel_stride + 1) : Var{};
-            b.output(channel_shuffle(b.tape, x, groups, out));
+            b.output(channel_shuffle(b.tape, first, rest, out));
           },
           true};
 }
