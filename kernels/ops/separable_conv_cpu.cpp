@@ -178,8 +178,8 @@ template <int W, bool STATS>
 LANAS_INLINE void pointwise_rows(const Forward& f, const Forward::Thread& t, const Rows& d, int n, int o) {
   const Plan& plan = f.plan;
   const int width = plan.y.w, cout = plan.y.c;
-  const bool direct =
-      f.beta == 0 && (plan.flat ? f.y.packed() && width * cout % W == 0 : cout == plan.cout_pad);
+  const bool direct = plan.flat ? f.beta == 0 && f.y.packed() && width * cout % W == 0
+                                : (f.beta == 0 || f.beta == 1) && cout == plan.cout_pad;
   Rows out{{}, d.count, direct ? f.y.stride : plan.flat ? cout : plan.cout_pad};
   for (int r = 0; r < d.count; ++r)
     out.row[r] =
@@ -191,7 +191,9 @@ LANAS_INLINE void pointwise_rows(const Forward& f, const Forward::Thread& t, con
   if constexpr (W > 8)
     if (plan.flat && cout == 8)
       flat_product<W, 8, STATS>(out, d, plan.d_vectors(), f.pointwise, f.bias, sum, square);
-  if (!plan.flat) product<W, STATS>(out, d, width, plan.x.c, f.pointwise, plan.cout_pad, f.bias, sum, square);
+  if (!plan.flat)
+    product<W, STATS>(out, d, width, plan.x.c, f.pointwise, plan.cout_pad, f.bias, sum, square,
+                      direct && f.beta == 1);
   if (!direct)
     for (int r = 0; r < d.count; ++r)
       copy_pixels<W>(f.y.at(n, o + r * plan.step, 0), f.y.stride, out.row[r], out.stride, width, cout,

@@ -89,8 +89,8 @@ struct Plan {
     for (int kx = 0; kx < k; ++kx) column[kx] = column_of(inset + kx * op.dilation);
     d_pitch = round_up(y.w * x.c, kMaxLanes);
     flat = x.c == y.c && x.c < lanes && (x.c == 4 || x.c == 8);
-    cin_pad = flat ? lanes : round_up(x.c, channel_multiple(lanes));
-    cout_pad = flat ? lanes : round_up(y.c, channel_multiple(lanes));
+    cin_pad = flat ? lanes : round_up(x.c, kChannelMultiple);
+    cout_pad = flat ? lanes : round_up(y.c, kChannelMultiple);
   }
 
   // Floats from a padded row's start to its column i.

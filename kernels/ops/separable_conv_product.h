@@ -1,5 +1,5 @@
 // separable_conv_product.h -- the pointwise part: out = in * w and its weight gradient, over rows of pixels.
-//   out[p][j] = bias[j] + sum_i in[p][i] w[i][j];  dw[i][j] += sum_p in[p][i] dy[p][j]
+//   out[p][j] (+)= bias[j] + sum_i in[p][i] w[i][j];  dw[i][j] += sum_p in[p][i] dy[p][j]
 // From W output channels on, vectors hold channels of one pixel and in[p][i] is broadcast. Below, with as
 // many channels in as out ("flat"), a vector holds W / C pixels and in is permuted within each pixel.
 #pragma once
@@ -20,15 +20,12 @@ struct Rows {
 // Vectors of output channels that a block takes, of `left`.
 constexpr int block_vectors(int left) { return left == 1 ? 1 : left == 3 ? 3 : 2; }
 
-// One row times V vectors of output channels, P pixels at a time; returns the pixels done. STATS: adds the
-// outputs and their squares to sum[0 .. V*W) and square.
+// One row times V vectors of output channels, P pixels at a time; returns the pixels done. add: to what out
+// holds. STATS: adds the outputs and their squares to sum[0 .. V*W) and square.
 template <int W, int P, int V, bool STATS>
 LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in_stride, int pixels,
-                             int depth, const float* w, int w_stride, const float* bias, float* sum,
+                             int depth, const float* w, int w_stride, const float* bias, bool add, float* sum,
                              float* square) {
-  Vec<W> s[V], q[V];
-  if constexpr (STATS)
-    for (int v = 0; v < V; ++v) s[v] = load<W>(sum + v * W), q[v] = load<W>(square + v * W);
   int p = 0;
   for (; p + P <= pixels; p += P, in += P * in_stride, out += P * out_stride) {
     Vec<W> acc[P][V];
@@ -36,31 +33,41 @@ LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in
     for (int r = 0; r < P; ++r)
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) acc[r][v] = load<W>(bias + v * W);
-    const float* wi = w;
-    for (int i = 0; i < depth; ++i, wi += w_stride) {
-      Vec<W> b[V];
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) b[v] = load<W>(wi + v * W);
+    if (add)
 #pragma GCC unroll 8
       for (int r = 0; r < P; ++r)
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) acc[r][v] += in[r * in_stride + i] * b[v];
+        for (int v = 0; v < V; ++v) acc[r][v] += load<W>(out + r * out_stride + v * W);
+    const float *wi = w, *x[P];
+#pragma GCC unroll 8
+    for (int r = 0; r < P; ++r) x[r] = opaque(in + r * in_stride);
+    for (int i = 0; i < depth; ++i, wi += w_stride) {
+      Vec<W> b[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) b[v] = in_register<W>(load<W>(wi + v * W));
+#pragma GCC unroll 8
+      for (int r = 0; r < P; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) acc[r][v] += x[r][i] * b[v];
     }
 #pragma GCC unroll 8
     for (int r = 0; r < P; ++r)
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) {
-        store<W>(out + r * out_stride + v * W, acc[r][v]);
-        if constexpr (STATS) s[v] += acc[r][v], q[v] += acc[r][v] * acc[r][v];
-      }
+      for (int v = 0; v < V; ++v) store<W>(out + r * out_stride + v * W, acc[r][v]);
+    if constexpr (!STATS) continue;
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      Vec<W> s = load<W>(sum + v * W), q = load<W>(square + v * W);
+#pragma GCC unroll 8
+      for (int r = 0; r < P; ++r) s += acc[r][v], q += acc[r][v] * acc[r][v];
+      store<W>(sum + v * W, s), store<W>(square + v * W, q);
+    }
   }
-  if constexpr (STATS)
-    for (int v = 0; v < V; ++v) store<W>(sum + v * W, s[v]), store<W>(square + v * W, q[v]);
   return p;
 }
 
-// Rows of channels are padded to whole vectors; 16 lanes may end with a half vector.
-constexpr int channel_multiple(int lanes) { return lanes == 16 ? 8 : lanes; }
+// Rows of channels are padded to quads: after the whole vectors come a half one and a quad, where they fit.
+constexpr int kChannelMultiple = 4;
 
 // Calls block(lanes, vectors, j) with integral constants over [0, width) in blocks of up to `most` vectors.
 template <int W, class Block>
@@ -74,14 +81,17 @@ LANAS_INLINE void for_blocks(int width, int most, Block&& block) {
     if (vectors == 3) block(lanes, std::integral_constant<int, 3>(), j);
     j += vectors * W;
   }
-  if constexpr (channel_multiple(W) < W)
-    if (j < width) block(std::integral_constant<int, W / 2>(), std::integral_constant<int, 1>(), j);
+  constexpr std::integral_constant<int, 1> one;
+  if constexpr (W == 16)
+    if (width - j >= 8) block(std::integral_constant<int, 8>(), one, j), j += 8;
+  if constexpr (W > 4)
+    if (j < width) block(std::integral_constant<int, 4>(), one, j);
 }
 
-// w: [depth][w_stride], w_stride a multiple of channel_multiple(W); bias, sum, square: [w_stride].
+// w: [depth][w_stride], w_stride a multiple of kChannelMultiple; bias, sum, square: [w_stride].
 template <int W, bool STATS>
-LANAS_INLINE void product(const Rows& out, const Rows& in, int pixels, int depth, const float* w,
-                          int w_stride, const float* bias, float* sum, float* square) {
+LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int depth, const float* w,
+                               int w_stride, const float* bias, float* sum, float* square, bool add) {
   constexpr int kPixels = W == 16 ? 8 : 4;
   for_blocks<W>(w_stride, 3, [&](auto lanes, auto vectors, int j) LANAS_LAMBDA {
     constexpr int L = decltype(lanes)::value, V = decltype(vectors)::value;
@@ -89,11 +99,19 @@ LANAS_INLINE void product(const Rows& out, const Rows& in, int pixels, int depth
       float *to = out.row[t] + j, *s = STATS ? sum + j : nullptr, *q = STATS ? square + j : nullptr;
       const float* from = in.row[t];
       const int done = product_row<L, kPixels, V, STATS>(to, out.stride, from, in.stride, pixels, depth,
-                                                         w + j, w_stride, bias + j, s, q);
+                                                         w + j, w_stride, bias + j, add, s, q);
       if (done < pixels)
         product_row<L, 1, V, STATS>(to + done * out.stride, out.stride, from + done * in.stride, in.stride,
-                                    pixels - done, depth, w + j, w_stride, bias + j, s, q);
+                                    pixels - done, depth, w + j, w_stride, bias + j, add, s, q);
     }
+  });
+}
+
+template <int W, bool STATS>
+LANAS_INLINE void product(const Rows& out, const Rows& in, int pixels, int depth, const float* w,
+                          int w_stride, const float* bias, float* sum, float* square, bool add = false) {
+  isolated<W>([=]() LANAS_LAMBDA {
+    product_rows<W, STATS>(out, in, pixels, depth, w, w_stride, bias, sum, square, add);
   });
 }
 
@@ -125,13 +143,16 @@ LANAS_INLINE int flat_row(float* out, const float* in, int vectors, const float*
 template <int W, int C, bool STATS>
 LANAS_INLINE void flat_product(const Rows& out, const Rows& in, int vectors, const float* w,
                                const float* bias, float* sum, float* square) {
-  constexpr std::make_integer_sequence<int, C> channels;
-  for (int t = 0; t < out.count; ++t) {
-    const int done = flat_row<W, C, 4, STATS>(out.row[t], in.row[t], vectors, w, bias, sum, square, channels);
-    if (done < vectors)
-      flat_row<W, C, 1, STATS>(out.row[t] + done * W, in.row[t] + done * W, vectors - done, w, bias, sum,
-                               square, channels);
-  }
+  isolated<W>([=]() LANAS_LAMBDA {
+    constexpr std::make_integer_sequence<int, C> channels;
+    for (int t = 0; t < out.count; ++t) {
+      const int done =
+          flat_row<W, C, 4, STATS>(out.row[t], in.row[t], vectors, w, bias, sum, square, channels);
+      if (done < vectors)
+        flat_row<W, C, 1, STATS>(out.row[t] + done * W, in.row[t] + done * W, vectors - done, w, bias, sum,
+                                 square, channels);
+    }
+  });
 }
 
 // dw[i][j] += sum_p in[p][i] dy[p][j] for I rows and V vectors of dw, over all rows of pixels.
@@ -161,20 +182,22 @@ LANAS_INLINE void product_gradient_block(float* dw, int dw_stride, const Rows& i
     for (int v = 0; v < V; ++v) store<W>(dw + r * dw_stride + v * W, acc[r][v]);
 }
 
-// dw: [depth][dw_stride]; dy holds dw_stride floats a pixel, a multiple of channel_multiple(W).
+// dw: [depth][dw_stride]; dy holds dw_stride floats a pixel, a multiple of kChannelMultiple.
 template <int W>
 LANAS_INLINE void product_gradient(float* dw, int dw_stride, int depth, const Rows& in, const Rows& dy,
                                    int pixels) {
   for_blocks<W>(dw_stride, 2, [&](auto lanes, auto vectors, int j) LANAS_LAMBDA {
     constexpr int L = decltype(lanes)::value, V = decltype(vectors)::value;
     constexpr int kRows = (V == 1 ? 16 : 8) / (W == 16 ? 1 : 2);
-    int i = 0;
-    for (; i + kRows <= depth; i += kRows)
-      product_gradient_block<L, kRows, V>(dw + i * dw_stride + j, dw_stride, in, i, dy, j, pixels);
-    for (; i + 4 <= depth; i += 4)
-      product_gradient_block<L, 4, V>(dw + i * dw_stride + j, dw_stride, in, i, dy, j, pixels);
-    for (; i < depth; ++i)
-      product_gradient_block<L, 1, V>(dw + i * dw_stride + j, dw_stride, in, i, dy, j, pixels);
+    isolated<W>([=]() LANAS_LAMBDA {
+      int i = 0;
+      for (; i + kRows <= depth; i += kRows)
+        product_gradient_block<L, kRows, V>(dw + i * dw_stride + j, dw_stride, in, i, dy, j, pixels);
+      for (; i + 4 <= depth; i += 4)
+        product_gradient_block<L, 4, V>(dw + i * dw_stride + j, dw_stride, in, i, dy, j, pixels);
+      for (; i < depth; ++i)
+        product_gradient_block<L, 1, V>(dw + i * dw_stride + j, dw_stride, in, i, dy, j, pixels);
+    });
   });
 }
 
@@ -192,7 +215,9 @@ LANAS_INLINE void flat_gradient_rows(float* dw, const Rows& in, const Rows& dy, 
 }
 template <int W, int C>
 LANAS_INLINE void flat_product_gradient(float* dw, const Rows& in, const Rows& dy, int vectors) {
-  flat_gradient_rows<W, C>(dw, in, dy, vectors, std::make_integer_sequence<int, C>());
+  isolated<W>([=]() LANAS_LAMBDA {
+    flat_gradient_rows<W, C>(dw, in, dy, vectors, std::make_integer_sequence<int, C>());
+  });
 }
 
 }  // namespace lanas::cpu

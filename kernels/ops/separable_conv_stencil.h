@@ -19,8 +19,8 @@ struct StencilShape {
 
 // out[t][v] (+)= sum_{ky,kx} w[ky,kx] in[Step*t + ky][v + column kx]; add: to what out holds.
 template <int W, int K, int Step, int ROWS>
-LANAS_INLINE void stencil(float* const* out, const float* in, const float* weights, const StencilShape& s,
-                          bool add = false) {
+LANAS_INLINE void stencil_loops(float* const* out, const float* in, const float* weights,
+                                const StencilShape& s, bool add) {
   if constexpr (K == 0) {
     for (int v = 0, phase = 0; v < s.vectors; ++v, phase = phase + 1 == s.period ? 0 : phase + 1) {
       const float* w = weights + ptrdiff_t(phase) * s.k * s.k * W;
@@ -63,8 +63,8 @@ LANAS_INLINE void stencil(float* const* out, const float* in, const float* weigh
 
 // sums[phase][ky,kx] += sum_{t,v} g[t][v] in[Step*t + ky][v + column kx]; lanes are added up at the end.
 template <int W, int K, int Step, int ROWS>
-LANAS_INLINE void stencil_gradient(float* sums, const float* const* g, const float* in,
-                                   const StencilShape& s) {
+LANAS_INLINE void stencil_gradient_loops(float* sums, const float* const* g, const float* in,
+                                         const StencilShape& s) {
   if constexpr (K == 0) {
     for (int v = 0, phase = 0; v < s.vectors; ++v, phase = phase + 1 == s.period ? 0 : phase + 1) {
       float* sum = sums + ptrdiff_t(phase) * s.k * s.k * W;
@@ -102,6 +102,17 @@ LANAS_INLINE void stencil_gradient(float* sums, const float* const* g, const flo
       for (int i = 0; i < K * K; ++i) store<W>(sums + i * W, acc[i]);
     }
   }
+}
+
+template <int W, int K, int Step, int ROWS>
+LANAS_INLINE void stencil(float* const* out, const float* in, const float* weights, const StencilShape& s,
+                          bool add = false) {
+  isolated<W>([=, &s]() LANAS_LAMBDA { stencil_loops<W, K, Step, ROWS>(out, in, weights, s, add); });
+}
+template <int W, int K, int Step, int ROWS>
+LANAS_INLINE void stencil_gradient(float* sums, const float* const* g, const float* in,
+                                   const StencilShape& s) {
+  isolated<W>([=, &s]() LANAS_LAMBDA { stencil_gradient_loops<W, K, Step, ROWS>(sums, g, in, s); });
 }
 
 // Calls tile(first row, rows) with rows 4 or 1: `step` is the distance between the rows of a tile.

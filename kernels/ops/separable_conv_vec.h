@@ -14,6 +14,34 @@
 
 namespace lanas::cpu {
 
+// isolated<W>(f) calls f in a function of its own: among other loops the compiler runs out of registers and
+// keeps addresses in vectors.
+template <int W>
+struct Isolated {
+  template <class F>
+  __attribute__((noinline)) static void run(const F& f) {
+    f();
+  }
+};
+template <>
+struct Isolated<8> {
+  template <class F>
+  LANAS_TARGET_AVX2 __attribute__((noinline)) static void run(const F& f) {
+    f();
+  }
+};
+template <>
+struct Isolated<16> {
+  template <class F>
+  LANAS_TARGET_AVX512 __attribute__((noinline)) static void run(const F& f) {
+    f();
+  }
+};
+template <int W, class F>
+LANAS_INLINE void isolated(const F& f) {
+  Isolated<W>::run(f);
+}
+
 template <int W>
 struct VecType {
   typedef float type __attribute__((vector_size(4 * W)));
@@ -43,6 +71,16 @@ LANAS_INLINE Vec<W> in_register(Vec<W> v) {
   asm("" : "+v"(v));
 #endif
   return v;
+}
+
+// Pointers and indices through here stay apart in registers, where the compiler would make more of them than
+// there are.
+template <class T>
+LANAS_INLINE T opaque(T value) {
+#if defined(__x86_64__)
+  asm("" : "+r"(value));
+#endif
+  return value;
 }
 
 // Lane l of the result is lane (l / C * C + I) of v: channel I of each pixel, for C channels a pixel.
