@@ -175,7 +175,8 @@ struct Forwards {
 
 // y rows o, o + step, ... from the depthwise rows in d.
 template <int W, bool STATS>
-LANAS_INLINE void pointwise_rows(const Forward& f, const Forward::Thread& t, const Rows& d, int n, int o) {
+LANAS_INLINE void pointwise_rows(const Forward& f, const Forward::Thread& t, const Rows& d, int n, int o,
+                                 Ahead* ahead) {
   const Plan& plan = f.plan;
   const int width = plan.y.w, cout = plan.y.c;
   const bool direct = plan.flat ? f.beta == 0 && f.y.packed() && width * cout % W == 0
@@ -193,7 +194,7 @@ LANAS_INLINE void pointwise_rows(const Forward& f, const Forward::Thread& t, con
       flat_product<W, 8, STATS>(out, d, plan.d_vectors(), f.pointwise, f.bias, sum, square);
   if (!plan.flat)
     product<W, STATS>(out, d, width, plan.x.c, f.pointwise, plan.cout_pad, f.bias, sum, square,
-                      direct && f.beta == 1);
+                      direct && f.beta == 1, ahead);
   if (!direct)
     for (int r = 0; r < d.count; ++r)
       copy_pixels<W>(f.y.at(n, o + r * plan.step, 0), f.y.stride, out.row[r], out.stride, width, cout,
@@ -210,28 +211,27 @@ LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int 
   const int tail = plan.d_vectors() * W - plan.y.w * plan.x.c;
   if (depthwise && first) pack_rows<W>(t.padded, plan, f.x, n, begin, end, f.norm);
   const StencilShape shape = plan.stencil_shape();
-  int done = 0;
+  Ahead lines, *const ahead = STATS ? &lines : nullptr;  // training goes through a batch
+  if (STATS) {
+    if (!next) lines.add(f.x, n + 1, false, plan.spread(), plan.op.offset);
+    lines.add(next ? next->y : after.y, next ? n : n + 1, true);
+    lines.pace((depthwise ? plan.y.h * plan.d_vectors() / 4 : 0) + plan.y.h * plan.y.w / 8);
+  }
   for_tiles(begin, end, depthwise ? plan.step : 1, [&](int o, int rows) LANAS_LAMBDA {
     Rows d{{}, rows, plan.x.c};
     for (int r = 0; r < 4; ++r) d.row[r] = t.d + r * plan.d_pitch;
     if (depthwise) {
       const float* in = t.padded + ptrdiff_t((o - begin) * plan.op.stride + plan.inset) * plan.pitch;
       with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
-        stencil<W, k, jump, count>(d.row, in, f.depthwise, shape);
+        stencil<W, k, jump, count>(d.row, in, f.depthwise, shape, false, ahead);
       });
     } else {
       for (int r = 0; r < rows; ++r) gather_row<W>(d.row[r], plan, f.x, n, o + r * plan.step, f.norm);
     }
     for (int r = 0; tail && r < rows; ++r) std::fill_n(d.row[r] + plan.y.w * plan.x.c, tail, 0.0f);
-    pointwise_rows<W, STATS>(f, t, d, n, o);
-    if (STATS) {  // training goes through a batch
-      if (!next)
-        prefetch_rows<false>(f.x, n + 1, done * plan.op.stride, (done + rows) * plan.op.stride, plan.spread(),
-                             plan.op.offset);
-      prefetch_rows<true>(next ? next->y : after.y, next ? n : n + 1, done, done + rows);
-      done += rows;
-    }
+    pointwise_rows<W, STATS>(f, t, d, n, o, ahead);
   });
+  lines.rest();
 }
 
 // Zeros around the pixels that pack_row writes, in every row of the padded input.

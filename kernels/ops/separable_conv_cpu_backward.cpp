@@ -75,7 +75,8 @@ LANAS_INLINE void pointwise_gradient(const Backward& b, const Backward::Thread& 
 
 // dd = dy p into rows of x.c channels a pixel.
 template <int W>
-LANAS_INLINE void input_rows(const Backward& b, const Backward::Thread& t, const Rows& dd, const Rows& dy) {
+LANAS_INLINE void input_rows(const Backward& b, const Backward::Thread& t, const Rows& dd, const Rows& dy,
+                             Ahead* ahead) {
   const Plan& plan = b.plan;
   const int c = plan.x.c, width = plan.y.w;
   const bool direct = plan.flat ? width * c % W == 0 : c == plan.cin_pad;
@@ -91,7 +92,8 @@ LANAS_INLINE void input_rows(const Backward& b, const Backward::Thread& t, const
     if (plan.flat && c == 8)
       flat_product<W, 8, false>(out, dy, plan.d_vectors(), b.pointwise, b.zeros, nullptr, nullptr);
   if (!plan.flat)
-    product<W, false>(out, dy, width, plan.y.c, b.pointwise, plan.cin_pad, b.zeros, nullptr, nullptr);
+    product<W, false>(out, dy, width, plan.y.c, b.pointwise, plan.cin_pad, b.zeros, nullptr, nullptr, false,
+                      ahead);
   if (!direct)
     for (int r = 0; r < dd.count; ++r) copy_pixels<W>(dd.row[r], c, out.row[r], out.stride, width, c);
 }
@@ -149,11 +151,10 @@ LANAS_INLINE void finish_row(const Backward& b, const Backward::Thread& t, float
   if (!direct && b.gradient.dx) copy_pixels<W>(out.at(n, iy, ix), out_stride, dz, c, width, c, beta);
 }
 
-// dd, and with it everything but dz, of one tile of output rows. ask(r): called between its parts for each of
-// the rows.
-template <int W, class Ask>
+// dd, and with it everything but dz, of one tile of output rows.
+template <int W>
 LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, int n, int o, int rows,
-                                Ask&& ask) {
+                                Ahead* ahead) {
   const Plan& plan = b.plan;
   const bool depthwise = plan.op.has_depthwise();
   const int c = plan.x.c, stride = plan.op.stride;
@@ -168,22 +169,18 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
   const StencilShape shape = plan.stencil_shape();
   if (depthwise && b.want_dp)
     with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
-      stencil<W, k, jump, count>(d.row, in, b.depthwise, shape);
+      stencil<W, k, jump, count>(d.row, in, b.depthwise, shape, false, ahead);
     });
   if (!depthwise)
     for (int r = 0; r < rows; ++r) gather_row<W>(d.row[r], plan, b.x, n, o + r, b.norm);
-  ask(0);
   const Rows dy = dy_rows<W>(b, t, n, o, rows);
   if (b.want_dp) pointwise_gradient<W>(b, t, d, dy);
-  ask(1);
   if (!b.want_dw && !b.want_dz) return;
-  input_rows<W>(b, t, dd, dy);
-  ask(2);
+  input_rows<W>(b, t, dd, dy, ahead);
   if (b.want_dw)
     with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
-      stencil_gradient<W, k, jump, count>(t.dw, dd.row, in, shape);
+      stencil_gradient<W, k, jump, count>(t.dw, dd.row, in, shape, ahead);
     });
-  ask(3);
   if (!b.want_dz || depthwise) return;
   for (int r = 0; r < rows; ++r)
     finish_row<W>(b, t, dd.row[r], d.row[r], n, (o + r) * stride + plan.op.offset, plan.op.offset, stride);
@@ -207,7 +204,7 @@ LANAS_INLINE void finish_sum(const Backward& b, const Backward::Thread& t, int n
 // dz of the pixels of one image whose rows and columns have these parities, from its dd.
 template <int W>
 LANAS_INLINE void input_gradient(const Backward& b, const Backward::Thread& t, int n, int parity_y,
-                                 int parity_x) {
+                                 int parity_x, Ahead* ahead) {
   const Plan& plan = b.plan;
   const Lattice& l = b.lattice;
   const int c = plan.x.c, stride = plan.op.stride;
@@ -233,13 +230,33 @@ LANAS_INLINE void input_gradient(const Backward& b, const Backward::Thread& t, i
           several ? sum + ptrdiff_t(o + r * l.spacing) * b.sum_pitch() : t.rows + ptrdiff_t(r) * b.wide_pitch;
     with_constants<W>(l.taps, 1, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
       stencil<W, k, jump, count>(dz, from + o * b.wide_pitch, b.flipped[parity_y][parity_x], shape,
-                                 several && !b.writes_sum());
+                                 several && !b.writes_sum(), ahead);
     });
     for (int r = 0; r < rows && !several; ++r) {
       const int y = iy + (o + r * l.spacing) * stride;
       finish_row<W>(b, t, dz[r], activated + (y + plan.common.pad) * plan.pitch, n, y, ix, stride);
     }
   });
+}
+
+// What comes after image n of a unit: dy of the next unit, or that of the first, x and dx of the next image.
+// fill: dx is written whole.
+LANAS_INLINE void ask_ahead(const Backwards& all, const Backward& b, int n, bool fill, Ahead& ahead) {
+  const Plan& plan = b.plan;
+  const bool last = b.unit + 1 == plan.common.units;
+  const GradientView<float>& dy = last ? all.units[0].dy : (&b + 1)->dy;
+  const int next = last ? n + 1 : n;
+  ahead.add(dy.g, next, false);
+  if (dy.factors) ahead.add(dy.v, next, false);
+  if (last) {
+    const Tensor out = plan.op.norm ? b.dz : b.gradient.dx;
+    ahead.add(b.x, next, false, plan.spread(), plan.op.offset);
+    ahead.add(out, next, true, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);
+  }
+  // Stencils call for each vector of four rows, the product for each 8 pixels.
+  const int phases = b.lattice.phases * b.lattice.phases;
+  const int stencils = plan.op.has_depthwise() ? b.want_dp + b.want_dw + b.want_dz * phases : 0;
+  ahead.pace(stencils * plan.y.h * plan.d_vectors() / 4 + plan.y.h * plan.y.w / 8);
 }
 
 // The gradients of one unit that image n gives.
@@ -256,26 +273,14 @@ LANAS_INLINE void backward_image(const Backwards& all, const Backward& b, const 
       std::fill_n(out.at(n, 0, 0) + ptrdiff_t(p) * out.stride, plan.x.c, 0.0f);
   if (depthwise && first) pack_rows<W>(t.padded, plan, b.x, n, 0, plan.y.h, b.norm);
   if (several && first && !b.writes_sum()) std::fill_n(t.dz_sum, b.sum_size(), 0.0f);
-  const GradientView<float>& next_dy = last ? all.units[0].dy : (&b + 1)->dy;
-  int done = 0;
-  for_tiles(0, plan.y.h, plan.step, [&](int o, int rows) LANAS_LAMBDA {
-    backward_tile<W>(b, t, n, o, rows, [&](int r) LANAS_LAMBDA {
-      const bool narrow = plan.y.w * plan.y.c < kWideRow;
-      if (r >= (narrow ? 1 : rows)) return;
-      const int row = done + r, end = narrow ? done + rows : row + 1;
-      const int from = row * plan.op.stride, to = end * plan.op.stride;
-      prefetch_rows<false>(next_dy.g, last ? n + 1 : n, row, end);
-      if (next_dy.factors) prefetch_rows<false>(next_dy.v, last ? n + 1 : n, row, end);
-      if (!last) return;
-      prefetch_rows<false>(b.x, n + 1, from, to, plan.spread(), plan.op.offset);
-      prefetch_rows<true>(out, n + 1, from, to, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);
-    });
-    done += rows;
-  });
-  if (!b.want_dz || !depthwise) return;
-  for (int y = 0; y < b.lattice.phases; ++y)
-    for (int x = 0; x < b.lattice.phases; ++x) input_gradient<W>(b, t, n, y, x);
-  if (several && last) finish_sum<W>(b, t, n);
+  Ahead ahead;
+  ask_ahead(all, b, n, fill, ahead);
+  for_tiles(0, plan.y.h, plan.step,
+            [&](int o, int rows) LANAS_LAMBDA { backward_tile<W>(b, t, n, o, rows, &ahead); });
+  for (int y = 0; b.want_dz && depthwise && y < b.lattice.phases; ++y)
+    for (int x = 0; x < b.lattice.phases; ++x) input_gradient<W>(b, t, n, y, x, &ahead);
+  ahead.rest();
+  if (b.want_dz && depthwise && several && last) finish_sum<W>(b, t, n);
 }
 
 // sum += part, part = 0.

@@ -180,27 +180,6 @@ LANAS_INLINE void pack_rows(float* padded, const Plan& plan, Tensor x, int n, in
   }
 }
 
-// Rows of so many floats are asked for one by one, between other work: too many lines at once make the
-// processor wait.
-constexpr int kWideRow = 512;
-
-// Asks for rows [begin, end) of image n of t, for the thread that works on the image before: slices of
-// channels and short rows are too much for the hardware to foresee. With `step`, every step-th row and column
-// from `first` on.
-template <bool WRITE>
-LANAS_INLINE void prefetch_rows(Tensor t, int n, int begin, int end, int step = 1, int first = 0) {
-  if (!t || n >= t.n) return;
-  constexpr int kLine = 16;  // floats
-  const bool whole_rows = step * t.stride <= 2 * kLine;
-  const int apart = whole_rows ? t.stride * t.w : step * t.stride, length = whole_rows ? apart : t.c;
-  const int runs = whole_rows ? 1 : (t.w - first + step - 1) / step;
-  for (int row = begin + first; row < std::min(end, t.h); row += step) {
-    const float* from = t.at(n, row, whole_rows ? 0 : first);
-    for (int r = 0; r < runs; ++r, from += apart)
-      for (int i = 0; i < length; i += kLine) __builtin_prefetch(from + i, WRITE, 2);
-  }
-}
-
 // Runs body(thread, threads) on every OpenMP thread, or once inside a parallel region.
 template <class Body>
 void on_threads(Body&& body) {

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "kernels/ops/separable_conv_ahead.h"
 #include "kernels/ops/separable_conv_vec.h"
 
 namespace lanas::cpu {
@@ -25,9 +26,10 @@ constexpr int block_vectors(int left) { return left == 1 ? 1 : left == 3 ? 3 : 2
 template <int W, int P, int V, bool STATS>
 LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in_stride, int pixels,
                              int depth, const float* w, int w_stride, const float* bias, bool add, float* sum,
-                             float* square) {
+                             float* square, Ahead* ahead) {
   int p = 0;
   for (; p + P <= pixels; p += P, in += P * in_stride, out += P * out_stride) {
+    if (ahead) ahead->some();
     Vec<W> acc[P][V];
 #pragma GCC unroll 8
     for (int r = 0; r < P; ++r)
@@ -91,7 +93,8 @@ LANAS_INLINE void for_blocks(int width, int most, Block&& block) {
 // w: [depth][w_stride], w_stride a multiple of kChannelMultiple; bias, sum, square: [w_stride].
 template <int W, bool STATS>
 LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int depth, const float* w,
-                               int w_stride, const float* bias, float* sum, float* square, bool add) {
+                               int w_stride, const float* bias, float* sum, float* square, bool add,
+                               Ahead* ahead) {
   constexpr int kPixels = W == 16 ? 8 : 4;
   for_blocks<W>(w_stride, 3, [&](auto lanes, auto vectors, int j) LANAS_LAMBDA {
     constexpr int L = decltype(lanes)::value, V = decltype(vectors)::value;
@@ -99,19 +102,20 @@ LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int 
       float *to = out.row[t] + j, *s = STATS ? sum + j : nullptr, *q = STATS ? square + j : nullptr;
       const float* from = in.row[t];
       const int done = product_row<L, kPixels, V, STATS>(to, out.stride, from, in.stride, pixels, depth,
-                                                         w + j, w_stride, bias + j, add, s, q);
+                                                         w + j, w_stride, bias + j, add, s, q, ahead);
       if (done < pixels)
         product_row<L, 1, V, STATS>(to + done * out.stride, out.stride, from + done * in.stride, in.stride,
-                                    pixels - done, depth, w + j, w_stride, bias + j, add, s, q);
+                                    pixels - done, depth, w + j, w_stride, bias + j, add, s, q, ahead);
     }
   });
 }
 
 template <int W, bool STATS>
 LANAS_INLINE void product(const Rows& out, const Rows& in, int pixels, int depth, const float* w,
-                          int w_stride, const float* bias, float* sum, float* square, bool add = false) {
+                          int w_stride, const float* bias, float* sum, float* square, bool add = false,
+                          Ahead* ahead = nullptr) {
   isolated<W>([=]() LANAS_LAMBDA {
-    product_rows<W, STATS>(out, in, pixels, depth, w, w_stride, bias, sum, square, add);
+    product_rows<W, STATS>(out, in, pixels, depth, w, w_stride, bias, sum, square, add, ahead);
   });
 }
 

@@ -5,6 +5,7 @@
 // ky (in steps of `row_step` floats) each load feeds up to K multiply-adds. K = 0: kernel size at run time.
 #pragma once
 
+#include "kernels/ops/separable_conv_ahead.h"
 #include "kernels/ops/separable_conv_vec.h"
 
 namespace lanas::cpu {
@@ -20,7 +21,7 @@ struct StencilShape {
 // out[t][v] (+)= sum_{ky,kx} w[ky,kx] in[Step*t + ky][v + column kx]; add: to what out holds.
 template <int W, int K, int Step, int ROWS>
 LANAS_INLINE void stencil_loops(float* const* out, const float* in, const float* weights,
-                                const StencilShape& s, bool add) {
+                                const StencilShape& s, bool add, Ahead* ahead) {
   if constexpr (K == 0) {
     for (int v = 0, phase = 0; v < s.vectors; ++v, phase = phase + 1 == s.period ? 0 : phase + 1) {
       const float* w = weights + ptrdiff_t(phase) * s.k * s.k * W;
@@ -39,6 +40,7 @@ LANAS_INLINE void stencil_loops(float* const* out, const float* in, const float*
 #pragma GCC unroll 32
       for (int i = 0; i < K * K; ++i) w[i] = load<W>(weights + i * W);
       for (int v = phase; v < s.vectors; v += s.period) {
+        if (ahead) ahead->some();
         Vec<W> acc[ROWS] = {};
         if (add)
 #pragma GCC unroll 4
@@ -64,7 +66,7 @@ LANAS_INLINE void stencil_loops(float* const* out, const float* in, const float*
 // sums[phase][ky,kx] += sum_{t,v} g[t][v] in[Step*t + ky][v + column kx]; lanes are added up at the end.
 template <int W, int K, int Step, int ROWS>
 LANAS_INLINE void stencil_gradient_loops(float* sums, const float* const* g, const float* in,
-                                         const StencilShape& s) {
+                                         const StencilShape& s, Ahead* ahead) {
   if constexpr (K == 0) {
     for (int v = 0, phase = 0; v < s.vectors; ++v, phase = phase + 1 == s.period ? 0 : phase + 1) {
       float* sum = sums + ptrdiff_t(phase) * s.k * s.k * W;
@@ -83,6 +85,7 @@ LANAS_INLINE void stencil_gradient_loops(float* sums, const float* const* g, con
 #pragma GCC unroll 32
       for (int i = 0; i < K * K; ++i) acc[i] = load<W>(sums + i * W);
       for (int v = phase; v < s.vectors; v += s.period) {
+        if (ahead) ahead->some();
         Vec<W> d[ROWS];
 #pragma GCC unroll 4
         for (int t = 0; t < ROWS; ++t) d[t] = load<W>(g[t] + v * W);
@@ -106,13 +109,13 @@ LANAS_INLINE void stencil_gradient_loops(float* sums, const float* const* g, con
 
 template <int W, int K, int Step, int ROWS>
 LANAS_INLINE void stencil(float* const* out, const float* in, const float* weights, const StencilShape& s,
-                          bool add = false) {
-  isolated<W>([=, &s]() LANAS_LAMBDA { stencil_loops<W, K, Step, ROWS>(out, in, weights, s, add); });
+                          bool add = false, Ahead* ahead = nullptr) {
+  isolated<W>([=, &s]() LANAS_LAMBDA { stencil_loops<W, K, Step, ROWS>(out, in, weights, s, add, ahead); });
 }
 template <int W, int K, int Step, int ROWS>
-LANAS_INLINE void stencil_gradient(float* sums, const float* const* g, const float* in,
-                                   const StencilShape& s) {
-  isolated<W>([=, &s]() LANAS_LAMBDA { stencil_gradient_loops<W, K, Step, ROWS>(sums, g, in, s); });
+LANAS_INLINE void stencil_gradient(float* sums, const float* const* g, const float* in, const StencilShape& s,
+                                   Ahead* ahead = nullptr) {
+  isolated<W>([=, &s]() LANAS_LAMBDA { stencil_gradient_loops<W, K, Step, ROWS>(sums, g, in, s, ahead); });
 }
 
 // Calls tile(first row, rows) with rows 4 or 1: `step` is the distance between the rows of a tile.
