@@ -213,6 +213,38 @@ struct Derived {
   }
 };
 
+// How near the ops that multiply come to their ceiling: the time that arithmetic or traffic alone would take,
+// whichever is more, over the op's. An op whose tensors stand in a cache has less traffic than it is charged.
+struct OfCeiling {
+  double flops = 0, ms = 0, weighted = 0, least = kUnknown;
+  std::string least_op;
+
+  void add(const Row& row, const Ceilings& ceilings) {
+    if (row.cost.flops == 0) return;
+    const double each_ms = row.total_ms / row.count, all_flops = row.count * row.cost.flops;
+    const double share =
+        1e-6 / each_ms * std::max(row.cost.flops / ceilings.fma_gflop_s, row.cost.bytes / ceilings.copy_gb_s);
+    flops += all_flops, ms += row.total_ms, weighted += all_flops * share;
+    if (least <= share) return;
+    least = share, least_op = join(row.name, ' ', row.pass, ' ', row.shape);
+  }
+  Json json(const Ceilings& ceilings) const {
+    return {{"weighted", number(weighted / flops)},
+            {"least", number(least)},
+            {"least_op", least_op},
+            {"gflop_s", number(1e-6 * flops / ms)},
+            {"of_fma", number(1e-6 * flops / ms / ceilings.fma_gflop_s)}};
+  }
+  std::string note(const Ceilings& ceilings) const {
+    if (flops == 0) return "";
+    const auto percent = [](double share) { return std::lround(100 * share); };
+    return join("ops that multiply, weighted by FLOPs: ", percent(weighted / flops),
+                "% of their ceiling (arithmetic or traffic, whichever takes longer), ",
+                percent(1e-6 * flops / ms / ceilings.fma_gflop_s), "% of multiply-add; least ",
+                percent(least), "%: ", least_op, '\n');
+  }
+};
+
 void KernelsCommand::report(const Stream& stream, const Work& work, const Ceilings& ceilings,
                             const Json& what) const {
   const std::vector<double>& whole = work.whole_ms;
@@ -223,11 +255,13 @@ void KernelsCommand::report(const Stream& stream, const Work& work, const Ceilin
                   {}};
   Json rows = Json::array();
   double sum = 0;
+  OfCeiling of_ceiling;
   for (const Row& row : group(work)) {
     const Derived derived(row, end_to_end, ceilings);
     sum += row.total_ms;
     table.rows.push_back(derived.cells());
     rows.push_back(derived.json());
+    of_ceiling.add(row, ceilings);
   }
   auto total_row = [&](const char* name, double ms) {
     std::vector<Cell> cells = {name, "", "", "", Cell(ms, 4), Cell(100 * ms / end_to_end, 1)};
@@ -248,6 +282,7 @@ void KernelsCommand::report(const Stream& stream, const Work& work, const Ceilin
                {"explained", sum / end_to_end},
                {"copy_gb_s", number(ceilings.copy_gb_s)},
                {"fma_gflop_s", number(ceilings.fma_gflop_s)},
+               {"of_ceiling", of_ceiling.json(ceilings)},
                {"repeats", whole.size()},
                {"machine", machine_json(stream)}};
   json.update(what);
@@ -256,7 +291,7 @@ void KernelsCommand::report(const Stream& stream, const Work& work, const Ceilin
                 "ceilings measured in this run: copy %.1f GB/s, multiply-add %.1f GFLOP/s\n",
                 ceilings.copy_gb_s, ceilings.fma_gflop_s);
   if (!plot.empty()) draw_shares(work, end_to_end);
-  output(common, json, table, notes);
+  output(common, json, table, notes + of_ceiling.note(ceilings));
 }
 
 // Share of the end-to-end time by the name of the op.

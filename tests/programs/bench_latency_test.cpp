@@ -151,7 +151,7 @@ TEST_F(BenchLatency, ExplainsTheTime) {
     const Words what = training ? Words{"--supernet", "pc-darts", "--cold-repeats", "0"}
                                 : Words{"--genotype", "DARTS_V2", "--cold-repeats", "1"};
     const Json json = measure(tiny("kernels") + what + Words{"--repeats", "3"});
-    double sum = 0;
+    double sum = 0, flops = 0, weighted = 0, least = 1e9;
     bool convolution = false;
     int updates = 0;
     for (const Json& row : json["rows"]) {
@@ -159,6 +159,12 @@ TEST_F(BenchLatency, ExplainsTheTime) {
       sum += row["total_ms"].get<double>();
       EXPECT_GT(row["each_ms"], 0) << row;
       EXPECT_GE(row["count"], 1);
+      if (row["flops"] > 0) {
+        const double share = std::max(row["of_copy"].get<double>(), row["of_fma"].get<double>());
+        flops += row["flops"].get<double>() * row["count"].get<double>();
+        weighted += share * row["flops"].get<double>() * row["count"].get<double>();
+        least = std::min(least, share);
+      }
       convolution |= row["op"].get<std::string>().starts_with("separable_conv") && row["flops"] > 0 &&
                      row["bytes"] > 0 && row["hot_ms"] > 0 && (training || row["cold_ms"] > 0);
     }
@@ -168,6 +174,10 @@ TEST_F(BenchLatency, ExplainsTheTime) {
     EXPECT_NEAR(json["end_to_end_ms"].get<double>() - sum, json["unexplained_ms"], 1e-9 * sum);
     EXPECT_GT(json["copy_gb_s"], 0);
     EXPECT_GT(json["fma_gflop_s"], 0);
+    const Json& of_ceiling = json["of_ceiling"];
+    EXPECT_NEAR(of_ceiling["weighted"].get<double>(), weighted / flops, 1e-9 * weighted / flops);
+    EXPECT_NEAR(of_ceiling["least"].get<double>(), least, 1e-9 * least);
+    EXPECT_LE(of_ceiling["least"].get<double>(), of_ceiling["weighted"].get<double>());
   }
   refuse_bench({"kernels", "--supernet", "nas"}, {"nas"});
 }
