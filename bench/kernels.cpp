@@ -215,18 +215,24 @@ struct Derived {
 
 // How near the ops that multiply come to their ceiling: the time that arithmetic or traffic alone would take,
 // whichever is more, over the op's. An op whose tensors stand in a cache has less traffic than it is charged.
+// The least is of those with a thousandth of the FLOPs or more.
 struct OfCeiling {
   double flops = 0, ms = 0, weighted = 0, least = kUnknown;
   std::string least_op;
 
-  void add(const Row& row, const Ceilings& ceilings) {
-    if (row.cost.flops == 0) return;
-    const double each_ms = row.total_ms / row.count, all_flops = row.count * row.cost.flops;
-    const double share =
-        1e-6 / each_ms * std::max(row.cost.flops / ceilings.fma_gflop_s, row.cost.bytes / ceilings.copy_gb_s);
-    flops += all_flops, ms += row.total_ms, weighted += all_flops * share;
-    if (least <= share) return;
-    least = share, least_op = join(row.name, ' ', row.pass, ' ', row.shape);
+  OfCeiling(const std::vector<Row>& rows, const Ceilings& ceilings) {
+    for (const Row& row : rows)
+      if (row.cost.flops > 0) flops += row.count * row.cost.flops, ms += row.total_ms;
+    for (const Row& row : rows) {
+      const double all_flops = row.count * row.cost.flops, each_ms = row.total_ms / row.count;
+      if (all_flops == 0) continue;
+      const double share =
+          1e-6 / each_ms *
+          std::max(row.cost.flops / ceilings.fma_gflop_s, row.cost.bytes / ceilings.copy_gb_s);
+      weighted += all_flops * share;
+      if (least <= share || all_flops < 1e-3 * flops) continue;
+      least = share, least_op = join(row.name, ' ', row.pass, ' ', row.shape);
+    }
   }
   Json json(const Ceilings& ceilings) const {
     return {{"weighted", number(weighted / flops)},
@@ -255,13 +261,13 @@ void KernelsCommand::report(const Stream& stream, const Work& work, const Ceilin
                   {}};
   Json rows = Json::array();
   double sum = 0;
-  OfCeiling of_ceiling;
-  for (const Row& row : group(work)) {
+  const std::vector<Row> groups = group(work);
+  const OfCeiling of_ceiling(groups, ceilings);
+  for (const Row& row : groups) {
     const Derived derived(row, end_to_end, ceilings);
     sum += row.total_ms;
     table.rows.push_back(derived.cells());
     rows.push_back(derived.json());
-    of_ceiling.add(row, ceilings);
   }
   auto total_row = [&](const char* name, double ms) {
     std::vector<Cell> cells = {name, "", "", "", Cell(ms, 4), Cell(100 * ms / end_to_end, 1)};
