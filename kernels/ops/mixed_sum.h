@@ -3,7 +3,8 @@
 // incoming edges at once. x_k and y are [n,h,w,c] with any pixel strides.
 //   dw_k = sum dy xhat_k;  dx_k = w_k inv_std_k (dy - mean(dy) - xhat_k mean(dy xhat_k)) + beta_k dx_k
 // One pass over all terms gives sum(dy) and sum(dy xhat_k) per channel, and these are both the batch norms'
-// backward sums and, added over the channels, the architecture gradient; a second pass writes every dx_k.
+// backward sums and, added over the channels, the architecture gradient; a second pass writes every dx_k
+// whose factors are not wanted instead.
 #pragma once
 
 #include <cstdint>

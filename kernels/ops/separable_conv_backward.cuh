@@ -237,8 +237,7 @@ void launch_input_gradient(Stream& stream, const Unit& unit, const SeparableConv
 
 // dy from its parts, in a pass of its own.
 void launch_put_together(Stream& stream, Tensor to, const GradientView<float>& dy) {
-  const Tensor factors(const_cast<float*>(dy.factors), {3, 1, 1, dy.g.c});
-  with_pack(pack_width(to, dy.g, dy.v, factors), [&](auto pack) {
+  with_pack(pack_width(to, dy.g, dy.v, row_view(dy.factors, dy.g.c)), [&](auto pack) {
     launch(norm_backward_kernel<pack()>, pack_blocks(to, pack), kPackThreads, 0, stream, to, dy.g, dy.v,
            dy.factors, 0.0f);
   });
