@@ -88,7 +88,7 @@ Var normalise(Tape& tape, Var x, Norm norm, Var out, bool accumulate) {
                                          view(run), run.beta(0), true, run.factors(0));
                    },
                .leaves_factors = {x},
-               .of_output = true});
+               .factors_of_output = true});
   return y;
 }
 
@@ -171,7 +171,7 @@ Var mixed_sum(Tape& tape, std::vector<MixedTerm> terms, Var weights, Var out) {
        .scratch_bytes = size_t(mixed_sum_scratch_floats(s, int(terms.size()))) * sizeof(float),
        .in_place = true,
        .leaves_factors = normalised,
-       .of_output = true});
+       .factors_of_output = true});
   return y;
 }
 

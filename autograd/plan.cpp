@@ -102,7 +102,7 @@ void Plan::mark_factors() {
     for (Var v : op.leaves_factors)
       if (depends(v) && takes[v.id] && tape_.value(v).base == v.id && readers[v.id] == 1 &&
           !contains(options_.wanted_inputs, v))
-        factored_[v.id] = op.of_output ? op.outputs[0] : v;
+        factored_[v.id] = op.factors_of_output ? op.outputs[0] : v;
   }
 }
 

@@ -68,7 +68,7 @@ struct Op {
   // no other reads it: of which inputs backward can leave them, and whether g is then the gradient of output
   // 0 or what it writes to grad_in(i).
   std::vector<Var> leaves_factors = {};
-  bool of_output = false;
+  bool factors_of_output = false;
   bool takes_factors = false;  // backward reads gradient(i), where others read grad_out(i)
   int64_t macs = 0;            // multiply-accumulates of convolutions and linear layers, forward
 };
