@@ -51,6 +51,7 @@ Var depthwise_conv(Tape& tape, Var x, Var w, ConvGeometry g);
 struct Separable {
   Var depthwise, pointwise;
   int stride = 1, dilation = 1, offset = 0;
+  bool transposed = false;  // pointwise lies [cin][cout]: separable_conv_inference alone
 };
 Normalised separable_conv(Tape& tape, Normalised x, Separable unit, RunningMoments running,
                           Normalised out = {});

@@ -42,6 +42,7 @@ SeparableConv<float> bind(const Run& run, const SeparableInputs& at, const Separ
   op.stride = unit.stride;
   op.dilation = unit.dilation;
   op.offset = unit.offset;
+  op.transposed = unit.transposed;
   op.relu = relu;
   return op;
 }
@@ -54,6 +55,7 @@ SeparableConv<float> shapes_only(const Tape& tape, const Separable& unit) {
   op.stride = unit.stride;
   op.dilation = unit.dilation;
   op.offset = unit.offset;
+  op.transposed = unit.transposed;
   return op;
 }
 

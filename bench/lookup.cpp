@@ -21,7 +21,11 @@ Var parameter(Tape& tape, ParameterStore& store, const std::string& name, Shape 
 Var record_op(Tape& tape, ParameterStore& store, OpKind op, Var x, int c, int stride) {
   auto unit = [&](const std::string& name, Var in, int kernel, int step, int dilation) {
     const Separable geometry{parameter(tape, store, name + "d", {1, kernel, kernel, c}),
-                             parameter(tape, store, name + "p", {c, 1, 1, c}), step, dilation, 0};
+                             parameter(tape, store, name + "p", {c, 1, 1, c}),
+                             step,
+                             dilation,
+                             0,
+                             true};
     return separable_conv_inference(tape, in, geometry, parameter(tape, store, name + "b", {1, 1, 1, c}));
   };
   switch (op) {
@@ -45,7 +49,7 @@ Var record_op(Tape& tape, ParameterStore& store, OpKind op, Var x, int c, int st
   const Var out = tape.activation({s.n, s.h / 2, s.w / 2, c});
   for (int half = 0; half < 2; ++half) {
     const std::string name = half ? "2" : "1";
-    const Separable geometry{{}, parameter(tape, store, name + "p", {c / 2, 1, 1, c}), 2, 1, half};
+    const Separable geometry{{}, parameter(tape, store, name + "p", {c / 2, 1, 1, c}), 2, 1, half, true};
     separable_conv_inference(tape, x, geometry, parameter(tape, store, name + "b", {1, 1, 1, c / 2}),
                              tape.slice(out, half * c / 2, (half + 1) * c / 2));
   }

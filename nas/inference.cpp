@@ -109,8 +109,9 @@ class InferenceBuilder {
 
   Var folded_unit(const std::string& weight, const std::string& bn, Var x, Separable geometry, int cout,
                   Var out, bool accumulate, int c0) {
-    const auto [w, bias] = folded(weight, bn, {cout, 1, 1, tape_.shape(x).c}, c0);
+    const auto [w, bias] = folded(weight, bn, {cout, 1, 1, tape_.shape(x).c}, c0, true);
     geometry.pointwise = w;
+    geometry.transposed = true;
     return separable_conv_inference(tape_, x, geometry, bias, out, accumulate);
   }
 
@@ -120,11 +121,12 @@ class InferenceBuilder {
     return add_bias(tape_, conv2d(tape_, x, w, {stride, 1, 1}), bias);
   }
 
-  std::pair<Var, Var> folded(const std::string& weight, const std::string& bn, Shape shape, int c0) {
+  std::pair<Var, Var> folded(const std::string& weight, const std::string& bn, Shape shape, int c0,
+                             bool transposed = false) {
     const float bound = 1.f / std::sqrt(float(shape.h * shape.w * shape.c));
     const int w = net_.folded_.add(weight, shape, Init::uniform(bound));
     const int bias = net_.folded_.add(weight + ".bias", {1, 1, 1, shape.n}, Init::uniform(bound));
-    net_.foldings_.push_back({w, bias, weight, bn, c0});
+    net_.foldings_.push_back({w, bias, weight, bn, c0, transposed});
     return {tape_.parameter(net_.folded_, w), tape_.parameter(net_.folded_, bias)};
   }
 
@@ -176,16 +178,18 @@ void InferenceNetwork::fold(const ParameterStore& weights, const ParameterStore&
     CHECK(source >= 0 && weights.entries()[size_t(source)].shape == to.shape(),
           "InferenceNetwork::fold: ", f.source, source < 0 ? " is missing" : " has another shape",
           ", expected ", to.shape());
-    std::vector<float> folded = read(weights, f.source), bias(size_t(to.n));
+    const std::vector<float> source_weights = read(weights, f.source);
+    std::vector<float> folded(source_weights.size()), bias(size_t(to.n));
     const std::vector<float> gamma = read(weights, f.batch_norm + ".gamma"),
                              beta = read(weights, f.batch_norm + ".beta"),
                              mean = read(buffers, f.batch_norm + ".running_mean"),
                              var = read(buffers, f.batch_norm + ".running_var");
-    const size_t row = size_t(to.size() / to.n);
+    const size_t row = size_t(to.size() / to.n), outputs = size_t(to.n);
     for (size_t o = 0; o < bias.size(); ++o) {
       const size_t c = size_t(f.c0) + o;
       const double scale = gamma[c] / std::sqrt(double(var[c]) + kEps);
-      for (size_t i = o * row; i < (o + 1) * row; ++i) folded[i] = float(folded[i] * scale);
+      for (size_t i = 0; i < row; ++i)
+        folded[f.transposed ? i * outputs + o : o * row + i] = float(source_weights[o * row + i] * scale);
       bias[o] = float(beta[c] - mean[c] * scale);
     }
     write(to, folded, f.source);

@@ -46,7 +46,7 @@ class Network {
 class InferenceNetwork {
  public:
   // Adds its weights (folded weights and biases) to `folded`, which starts with random values of the right
-  // shapes: enough to measure latency.
+  // shapes: enough to measure latency. Pointwise weights [cout,1,1,cin] lie transposed, [cin][cout].
   InferenceNetwork(const NetworkConfig& config, const Genotype& genotype, ParameterStore& folded);
 
   // Fills `folded` from a trained Network's stores.
@@ -62,6 +62,7 @@ class InferenceNetwork {
     int weight, bias;
     std::string source, batch_norm;
     int c0;
+    bool transposed;  // the weights lie [cin][cout]: pointwise ones, as the product reads them
   };
   ParameterStore& folded_;
   std::vector<Folding> foldings_;

@@ -75,20 +75,22 @@ class OnnxGraph {
     return name;
   }
 
-  // The folded convolution `weight` [cout, k, k, cin] (depthwise: [1, k, k, c]) and its bias, if it has one.
+  // The folded convolution `weight` [cout, k, k, cin] (depthwise: [1, k, k, c]; pointwise: it lies
+  // [cin][cout]) and its bias, if it has one.
   std::string conv(const std::string& x, const std::string& weight, int stride, int padding,
                    int dilation = 1) {
     const int index = folded_.find(weight);
     CHECK(index >= 0, "onnx: the network has no ", weight);
     const Tensor w = folded_.value(index);
-    const bool depthwise = w.n == 1 && w.h > 1;
+    const bool depthwise = w.n == 1 && w.h > 1, pointwise = w.h == 1 && w.w == 1;
     const int outer = depthwise ? w.c : w.n, inner = depthwise ? 1 : w.c;
     std::vector<float> values;  // [outer, inner, k, k]
     for (int o = 0; o < outer; ++o)
       for (int i = 0; i < inner; ++i)
         for (int y = 0; y < w.h; ++y)
           for (int x_at = 0; x_at < w.w; ++x_at)
-            values.push_back(w.at(depthwise ? 0 : o, y, x_at)[depthwise ? o : i]);
+            values.push_back(pointwise ? w.data[i * outer + o]
+                                       : w.at(depthwise ? 0 : o, y, x_at)[depthwise ? o : i]);
     std::vector<std::string> inputs = {x, floats(weight, {outer, inner, w.h, w.w}, values)};
     if (folded_.find(weight + ".bias") >= 0)
       inputs.push_back(floats(weight + ".bias", {outer}, folded_.read(weight + ".bias")));

@@ -186,7 +186,8 @@ void separable_conv_inference(const SeparableConv<T>& op, View<T> y, View<T> x, 
   parallel_for(y.pixels(), [&](int64_t p) {
     for (int j = 0; j < y.c; ++j) {
       T sum = bias ? bias[j] : T(0);
-      for (int c = 0; c < x.c; ++c) sum += op.pointwise.pixel(j)[c] * d[size_t(p * x.c + c)];
+      for (int c = 0; c < x.c; ++c)
+        sum += op.pointwise.data[op.transposed ? c * y.c + j : j * x.c + c] * d[size_t(p * x.c + c)];
       T& to = y.pixel(p)[j];
       to = sum + (beta == 0 ? T(0) : beta * to);
     }
@@ -260,6 +261,7 @@ void check_shapes(const char* name, const SeparableConv<float>& op, Shape y, Sha
 void check_gradient(const char* name, const SeparableConv<float>& op,
                     const SeparableConvGradient<float>& gradient, const GradientView<float>& dy, Tensor x) {
   check_shapes(name, op, dy.shape(), x.shape());
+  CHECK(!op.transposed, name, ": transposed weights are for inference alone");
   check_gradient_view(name, dy);
   CHECK(!gradient.dx_factors || (op.norm && gradient.dx && gradient.beta_dx == 0), name,
         ": factors of dx without a norm of x and a dx to overwrite");
@@ -277,6 +279,7 @@ void check_gradient(const char* name, const SeparableConv<float>& op,
 void separable_conv_forward(Stream& stream, const SeparableConv<float>& op, Tensor y, Tensor x, float* y_mean,
                             float* y_inv_std, float eps, float* scratch) {
   check_shapes("separable_conv_forward", op, y.shape(), x.shape());
+  CHECK(!op.transposed, "separable_conv_forward: transposed weights are for inference alone");
   CHECK(!y_mean == !y_inv_std, "separable_conv_forward: y_mean and y_inv_std go together");
   stream.activate();
   if (stream.device() == Device::cuda)

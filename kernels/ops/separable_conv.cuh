@@ -33,7 +33,7 @@ struct Unit {
             op.padding(),
             op.offset,
             op.relu,
-            false};
+            op.transposed};
   }
   // dd = dy p of an op with these pointwise weights.
   static Unit transposed_product(const float* pointwise) {

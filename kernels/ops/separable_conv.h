@@ -24,6 +24,7 @@ struct SeparableConv {
   int dilation = 1;
   int offset = 0;  // reads x at (stride*i + offset); 1 only without depthwise part and with stride 2
   bool relu = true;
+  bool transposed = false;  // pointwise lies [cin][cout], as products read it; in inference alone
 
   bool has_depthwise() const { return depthwise.c > 0; }
   int kernel() const { return has_depthwise() ? depthwise.h : 1; }

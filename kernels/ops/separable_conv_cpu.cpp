@@ -71,8 +71,8 @@ size_t pointwise_table_size(const Plan& plan) {
 
 namespace {
 
-// to[i][j] = from[j][i] for i in [0, rows), j in [0, columns), four by four: networks of one image spend a
-// tenth of their time here if it goes one by one.
+// to[i][j] = from[j][i] for i in [0, rows), j in [0, columns), four by four: small batches spend a tenth
+// of their time here if it goes one by one.
 void transpose(float* to, ptrdiff_t to_pitch, const float* from, ptrdiff_t from_pitch, int rows,
                int columns) {
   using Mask = VecType<4>::mask;
@@ -106,20 +106,21 @@ void fill_pointwise_table(float* table, const Plan& plan, bool backward) {
   const int cin = plan.x.c, cout = plan.y.c;
   const int depth = backward ? cout : cin, width = backward ? cin : cout;
   const int padded = backward ? plan.cin_pad : plan.cout_pad;
-  const int step_i = backward ? cin : 1, step_j = backward ? 1 : cin;  // pointwise is [cout][cin]
+  const bool in_order = backward || plan.op.transposed;  // pointwise is [depth][width] already
+  const float* weights = plan.op.pointwise.data;
   if (!plan.flat) {
-    if (backward)
-      for (int i = 0; i < depth; ++i) std::copy_n(plan.op.pointwise.pixel(i), width, table + i * padded);
+    if (in_order)
+      for (int i = 0; i < depth; ++i) std::copy_n(weights + i * width, width, table + i * padded);
     else
-      transpose(table, padded, plan.op.pointwise.data, cin, depth, width);
+      transpose(table, padded, weights, depth, depth, width);
     for (int i = 0; i < depth && width < padded; ++i)
       std::fill_n(table + i * padded + width, padded - width, 0.0f);
     return;
   }
   for (int i = 0; i < depth; ++i)
     for (int j = 0; j < padded; ++j) {
-      const int channel = plan.flat ? j % width : j;
-      table[i * padded + j] = channel < width ? plan.op.pointwise.data[i * step_i + channel * step_j] : 0.0f;
+      const int channel = j % width;
+      table[i * padded + j] = weights[in_order ? i * width + channel : channel * depth + i];
     }
 }
 
@@ -132,15 +133,16 @@ struct Forward {
   float beta = 0;
   bool statistics = false;
   NormTable norm;
-  float *depthwise, *pointwise, *bias;
-  double* sums;  // [n][2][cout_pad]: of y and y^2
+  float *depthwise, *pointwise_table, *bias;
+  const float* pointwise;  // the table, or op.pointwise where that lies as the product reads it
+  double* sums;            // [n][2][cout_pad]: of y and y^2
 
   Forward(const SeparableConv<float>& op, Shape x_shape, const Common& common, Carver& carver)
       : plan(op, x_shape, lanes_of(cpu_isa()), common) {
     const int cout = round_up(plan.y.c, kMaxLanes);
     norm.carve(carver, plan);
     depthwise = carver.take<float>(depthwise_table_size(plan));
-    pointwise = carver.take<float>(pointwise_table_size(plan));
+    pointwise = pointwise_table = carver.take<float>(pointwise_table_size(plan));
     bias = carver.take<float>(size_t(cout));
     sums = carver.take<double>(size_t(plan.y.n) * 2 * cout);
   }
@@ -292,7 +294,10 @@ void run(Forwards& all, const float* bias) {
     const Plan& plan = f.plan;
     f.norm.fill(plan, true);
     if (plan.op.has_depthwise()) fill_depthwise_table(f.depthwise, plan);
-    fill_pointwise_table(f.pointwise, plan, false);
+    if (plan.op.transposed && !plan.flat && plan.y.c == plan.cout_pad)
+      f.pointwise = plan.op.pointwise.data;
+    else
+      fill_pointwise_table(f.pointwise_table, plan, false);
     for (int j = 0; j < plan.cout_pad; ++j) {
       const int channel = plan.flat ? j % plan.y.c : j;
       f.bias[j] = bias && channel < plan.y.c ? bias[channel] : 0.0f;

@@ -95,11 +95,12 @@ OpCase edge_case(Case t) {
 
 OpCase inference_case(Case t, bool accumulate, bool relu) {
   return {
-      join("inference ", name(t), accumulate ? " adding" : "", relu ? "" : " linear"),
+      join("inference ", name(t), accumulate ? " transposed adding" : "", relu ? "" : " linear"),
       double(t.kernel * t.kernel * t.x.c), [=](CaseBuilder& b) {
         b.training = false;
         const Var x = t.pixel_stride > 0 ? b.sliced_input(t.x, t.pixel_stride) : b.input(t.x);
-        const Separable u = unit(b, t);
+        Separable u = unit(b, t);
+        u.transposed = accumulate;
         const Var bias = b.input({1, 1, 1, t.cout});
         const Var y = separable_conv_inference(b.tape, x, u, bias, {}, false, relu);
         b.output_without_gradient(accumulate ? separable_conv_inference(b.tape, x, u, {}, y, true, relu) : y);

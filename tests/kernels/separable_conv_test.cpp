@@ -236,11 +236,14 @@ TEST_P(SeparableConvIsa, InferenceMatchesDouble) {
     std::vector<double> bias_double = convert<double>(bias);
     const bool biased = c.cin % 3 != 0;
     Stream stream(Device::cpu, random.below(8) == 0 ? 2 : 1);
-    host::separable_conv_inference(d.op(), d.y.view(), d.x.view(), biased ? bias_double.data() : nullptr,
+    SeparableConv<double> expected = d.op();
+    SeparableConv<float> op = f.op();
+    op.transposed = expected.transposed = random.below(2) == 0;  // one and the same numbers, read otherwise
+    host::separable_conv_inference(expected, d.y.view(), d.x.view(), biased ? bias_double.data() : nullptr,
                                    c.beta);
     separable_conv_inference(
-        stream, f.op(), f.y, f.x, biased ? bias.data() : nullptr, float(c.beta),
-        scratch_of(memory, separable_conv_inference_scratch_bytes(stream, f.op(), f.x.shape())));
+        stream, op, f.y, f.x, biased ? bias.data() : nullptr, float(c.beta),
+        scratch_of(memory, separable_conv_inference_scratch_bytes(stream, op, f.x.shape())));
     EXPECT_TRUE(compare(f.y, d.y, 1e-6));
     EXPECT_TRUE(f.y.gaps_untouched());
   }
