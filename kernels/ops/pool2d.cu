@@ -2,7 +2,8 @@
 // stride 1), then down the rows of a window; the columns that the stride keeps are picked at the end. All
 // loops run along flat rows of pixels x channels, and the few rows at work stand in rings that stay in L1.
 // The first maximum in row-major order is the leftmost of its row in the topmost row that has the maximum, so
-// max backward splits the same way: window -> row of the window -> column of the row. Device: pool2d.cuh.
+// max backward splits the same way: window -> row of the window -> column of the row. Max forward goes down
+// the rows first, which needs no ring of maxima. Device: pool2d.cuh.
 #include <limits>
 #include <type_traits>
 
@@ -143,30 +144,49 @@ LANAS_INLINE void add_row(const View<T>& dx, int64_t n, int iy, T* row, T beta, 
   put_row(dx, n, iy, out, 1);
 }
 
+// Output rows [begin, end) of image n: first down the rows of the windows, then along the columns that count.
+// A row beyond the image is one inside again, which changes no maximum.
 template <class T, class Kernel>
-LANAS_INLINE void max_forward_image(const View<T>& y, const View<T>& x, int64_t n, const Geometry& g,
-                                    Kernel kernel) {
-  const int width = g.columns();
-  Scratch<T> padded(g.padded()), ring(g.kernel * width), outside(width), buffer(width);
-  std::fill_n(outside.get(), width, -std::numeric_limits<T>::infinity());
-  for (int oy = 0, next = 0; oy < g.oh; ++oy) {
+LANAS_INLINE void max_forward_rows(const View<T>& y, const View<T>& x, int64_t n, int begin, int end,
+                                   const Geometry& g, Kernel kernel) {
+  const int side = g.padding * g.c, width = g.w * g.c, c = g.c;
+  const bool packed = x.packed();
+  Scratch<T> column(g.padded()), buffer(g.columns()), ring(packed ? 0 : kernel * width);
+  std::fill_n(column.get(), g.padded(), -std::numeric_limits<T>::infinity());
+  for (int oy = begin, next = std::max(0, begin * g.stride - g.padding); oy < end; ++oy) {
     for (; next < g.rows_needed(oy); ++next) {
-      pad_row(padded.get(), x, n, next, g, -std::numeric_limits<T>::infinity());
-      const T* row = padded.get();
-      T* maxima = ring.get() + (next % g.kernel) * width;
-      for_flat(width, [=](int i) {
-        T best = row[i];
-        for (int s = 1; s < kernel; ++s) best = row[s * g.c + i] > best ? row[s * g.c + i] : best;
-        maxima[i] = best;
-      });
+      prefetch_row<false>(x, n, next);
+      if (!packed)
+        copy_pixels<T>(ring.get() + next % kernel * width, c, x.at(int(n), next, 0), x.stride, g.w, c);
     }
-    const Rows<T> rows = window_rows<T>(ring.get(), width, outside.get(), g, oy);
-    T* out = open_row(y, n, oy, buffer.get(), g.stride);
+    Rows<T> rows;
+    for (int r = 0; r < kernel; ++r) {
+      const int iy = std::clamp(oy * g.stride - g.padding + r, 0, g.h - 1);
+      rows.at[r] = packed ? x.at(int(n), iy, 0) : ring.get() + iy % kernel * width;
+    }
+    T* tall = column.get() + side;
     for_flat(width, [=](int i) {
       T best = rows.at[0][i];
       for (int r = 1; r < kernel; ++r) best = rows.at[r][i] > best ? rows.at[r][i] : best;
-      out[i] = best;
+      tall[i] = best;
     });
+    const auto widest = [=](const T* from) {
+      T best = from[0];
+      for (int s = 1; s < kernel; ++s) best = from[s * c] > best ? from[s * c] : best;
+      return best;
+    };
+    if (g.stride > 1 && c >= 16) {
+      prefetch_row<true>(y, n, oy);
+      for (int ox = 0; ox < g.ow; ++ox) {
+        const T* from = column.get() + ox * g.stride * c;
+        T* to = y.at(int(n), oy, ox);
+        for_flat(c, [=](int i) { to[i] = widest(from + i); });
+      }
+      continue;
+    }
+    const T* from = column.get();
+    T* out = open_row(y, n, oy, buffer.get(), g.stride);
+    for_flat(g.columns(), [=](int i) { out[i] = widest(from + i); });
     put_row(y, n, oy, out, g.stride);
   }
 }
@@ -293,7 +313,12 @@ template <class T>
 void max_pool_forward(View<T> y, View<T> x, int kernel_size, int stride, int padding) {
   const Geometry g = geometry(x, y, kernel_size, stride, padding);
   with_kernel<T>(kernel_size, [=](auto kernel) {
-    parallel_for(x.n, [=](int64_t n) { max_forward_image(y, x, n, g, kernel); });
+    const int threads = omp_in_parallel() ? 1 : omp_get_max_threads(),
+              strips = std::clamp(threads / x.n, 1, y.h);
+    parallel_for(int64_t{x.n} * strips, [=](int64_t i) {
+      const int strip = int(i % strips);
+      max_forward_rows(y, x, i / strips, y.h * strip / strips, y.h * (strip + 1) / strips, g, kernel);
+    });
   });
 }
 
