@@ -316,6 +316,9 @@ TEST(SeparableConv, RefusesWrongShapes) {
   op = u.op();
   op.pointwise = op.pointwise.slice(0, 2);
   EXPECT_THROW(forward(op, u.y), Error);
+  op = u.op();
+  op.transposed = true;  // for inference alone
+  EXPECT_THROW(forward(op, u.y), Error);
   try {
     forward(u.op(), u.y.view().slice(0, 2));
     FAIL();
