@@ -82,7 +82,9 @@ struct MixedTerm {
   int weight;
 };
 Var mixed_sum(Tape& tape, std::vector<MixedTerm> terms, Var weights, Var out = {});
-Var channel_shuffle(Tape& tape, Var first, Var rest, Var out = {});  // see kernels/ops/channel_shuffle.h
+// `first` and sum_k weights[k] rest_k, or without weights at most one rest as it is; see
+// kernels/ops/channel_shuffle.h.
+Var channel_shuffle(Tape& tape, Var first, std::vector<Var> rest, Var weights = {}, Var out = {});
 
 // Rows
 Var linear(Tape& tape, Var x, Var w, Var bias, Var out = {});

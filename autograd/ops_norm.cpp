@@ -175,30 +175,57 @@ Var mixed_sum(Tape& tape, std::vector<MixedTerm> terms, Var weights, Var out) {
   return y;
 }
 
-Var channel_shuffle(Tape& tape, Var first, Var rest, Var out) {
+Var channel_shuffle(Tape& tape, Var first, std::vector<Var> rest, Var weights, Var out) {
   Shape s = tape.shape(first);
-  if (rest) s.c += tape.shape(rest).c;
+  const int members = s.c, terms = int(rest.size());
+  if (terms > 0) s.c += tape.shape(rest[0]).c;
+  CHECK(!weights || tape.shape(weights) == (Shape{1, 1, 1, terms}), "channel_shuffle: weights ",
+        weights ? tape.shape(weights) : Shape{}, " of ", terms, " tensors");
   const Var y = output_or_new(tape, "channel_shuffle", out, s);
-  const Shape first_shape = tape.shape(first), rest_shape = rest ? tape.shape(rest) : Shape{};
-  std::vector<Var> inputs = {first};
-  if (rest) inputs.push_back(rest);
+  std::vector<Var> inputs = {first};  // then the tensors that bypass, then their weights
+  inputs.insert(inputs.end(), rest.begin(), rest.end());
+  std::vector<Var> saved;
+  if (weights) {
+    inputs.push_back(weights);
+    saved.assign(inputs.begin() + 1, inputs.end());
+  }
+  const bool weighted = bool(weights);
+  const auto bind = [=](Run& run) -> ShuffleRest<float> {
+    thread_local std::vector<Tensor> bound;  // keeps its capacity: a step allocates nothing
+    bound.clear();
+    for (int k = 1; k <= terms; ++k) bound.push_back(run.in(k));
+    return {bound, weighted ? run.in(terms + 1).data : nullptr};
+  };
   tape.record({.name = "channel_shuffle",
                .inputs = inputs,
                .outputs = {y},
-               .saved = {},
+               .saved = saved,
                .forward =
-                   [rest](Run& run) {
-                     channel_shuffle_forward(run.stream, run.out(0), run.in(0), rest ? run.in(1) : Tensor{});
+                   [=](Run& run) {
+                     channel_shuffle_forward(run.stream, run.out(0), run.in(0), bind(run), run.scratch());
                    },
                .backward =
                    [=](Run& run) {
+                     thread_local std::vector<Tensor> gradients;
+                     thread_local std::vector<float> betas;
+                     gradients.clear(), betas.clear();
                      const auto part = [&](int i, Shape shape) {
                        return run.wants(i) ? run.grad_in(i) : Tensor(nullptr, shape);
                      };
-                     channel_shuffle_backward(run.stream, part(0, first_shape),
-                                              rest ? part(1, rest_shape) : Tensor{}, run.grad_out(0),
-                                              run.beta(0), rest ? run.beta(1) : 0);
-                   }});
+                     for (int k = 1; k <= terms; ++k) {
+                       gradients.push_back(part(k, {s.n, s.h, s.w, s.c - members}));
+                       betas.push_back(run.beta(k));
+                     }
+                     ShuffleGradient<float> gradient{part(0, {s.n, s.h, s.w, members}), run.beta(0),
+                                                     gradients, betas};
+                     if (weighted && run.wants(terms + 1))
+                       gradient.dweights = run.grad_in(terms + 1).data,
+                       gradient.beta_dweights = run.beta(terms + 1);
+                     channel_shuffle_backward(run.stream, gradient, run.grad_out(0),
+                                              weighted ? bind(run) : ShuffleRest<float>{}, run.scratch());
+                   },
+               .scratch_bytes =
+                   size_t(channel_shuffle_scratch_floats(s, members, weighted ? terms : 0)) * sizeof(float)});
   return y;
 }
 

@@ -75,18 +75,12 @@ class SupernetCell {
       return;
     }
     const Var mixed = mixed_sum(tape_, terms, weights);
-    Var rest;
-    if (mixing_.edges) {
-      std::vector<MixedTerm> bypasses;
-      for (int input = 0; input < edges; ++input)
-        bypasses.push_back({{bypass(input, states[input]), {}}, input});
-      rest = mixed_sum(tape_, bypasses, tape_.slice(mixing_.edges, first, first + edges));
-    } else {
-      std::vector<Var> bypasses;
-      for (int input = 0; input < edges; ++input) bypasses.push_back(bypass(input, states[input]));
-      rest = sum(tape_, bypasses);
-    }
-    channel_shuffle(tape_, mixed, rest, out);
+    std::vector<Var> bypasses;
+    for (int input = 0; input < edges; ++input) bypasses.push_back(bypass(input, states[input]));
+    if (mixing_.edges)
+      channel_shuffle(tape_, mixed, bypasses, tape_.slice(mixing_.edges, first, first + edges), out);
+    else
+      channel_shuffle(tape_, mixed, {sum(tape_, bypasses)}, {}, out);
   }
 
  private:

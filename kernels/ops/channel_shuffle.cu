@@ -1,11 +1,15 @@
 // channel_shuffle.cu -- the transposition [groups, c/groups] -> [c/groups, groups] within each pixel. On the
-// device a thread writes a pack; the single floats that it reads are its neighbours' neighbours in the cache.
+// device a thread writes a pack; the single floats that it reads are its neighbours' neighbours in the cache;
+// the weighted sum is mixed_sum's, in scratch.
+#include <algorithm>
 #include <type_traits>
+#include <vector>
 
 #include "kernels/core/packs.cuh"
 #include "kernels/ops/blocks.h"
 #include "kernels/ops/channel_shuffle.h"
 #include "kernels/ops/channel_shuffle_cpu.h"
+#include "kernels/ops/mixed_sum.h"
 
 namespace lanas {
 namespace host {
@@ -13,30 +17,44 @@ namespace {
 
 // Groups: an int, or one known at compile time.
 template <class T, class Groups>
-LANAS_INLINE void shuffle_pixel(T* to, const T* first, const T* rest, Groups groups, int members) {
+LANAS_INLINE void shuffle_pixel(T* to, const T* first, const ShuffleRest<T>& rest, int64_t pixel,
+                                Groups groups, int members) {
 #pragma omp simd
-  for (int m = 0; m < members; ++m) {
-    to[m * groups] = first[m];
-    for (int g = 1; g < groups; ++g) to[m * groups + g] = rest[(g - 1) * members + m];
+  for (int m = 0; m < members; ++m) to[m * groups] = first[m];
+  for (size_t k = 0; k < rest.x.size(); ++k) {
+    const T* x = rest.x[k].pixel(pixel);
+    const T weight = rest.weights ? rest.weights[k] : T(1);
+    for (int g = 1; g < groups; ++g)
+      for (int m = 0; m < members; ++m, ++x) {
+        T& value = to[m * groups + g];
+        value = k == 0 ? weight * *x : value + weight * *x;
+      }
   }
 }
-// Groups [first, last) of a pixel into `to`, which begins with the first of them.
+// Groups [first, last) of a pixel, times scale, into `to`, which begins with the first of them. Returns the
+// sum of their products with x; null: 0.
 template <class T, class Groups>
-LANAS_INLINE void unshuffle_pixel(T* to, const T* from, Groups groups, int members, int first, int last,
-                                  T beta) {
+LANAS_INLINE double unshuffle_pixel(T* to, const T* from, Groups groups, int members, int first, int last,
+                                    T scale, T beta, const T* x) {
+  double dot = 0;
   for (int g = first; g < last; ++g)
     for (int m = 0; m < members; ++m) {
-      T& value = to[(g - first) * members + m];
-      value = from[m * groups + g] + (beta == 0 ? T(0) : beta * value);
+      const int i = (g - first) * members + m;
+      const T value = from[m * groups + g];
+      if (x) dot += double(value) * double(x[i]);
+      if (to) to[i] = scale * value + (beta == 0 ? T(0) : beta * to[i]);
     }
+  return dot;
 }
 
-// body(groups) for every run of pixels, with the usual numbers of groups as constants.
+constexpr int64_t kPart = 64;  // pixels
+
+// body(pixel, groups) for every pixel, with the usual numbers of groups as constants.
 template <class Body>
 void for_pixels(int64_t pixels, int groups, Body body) {
   const auto parts = [=](auto k) {
-    parallel_for((pixels + 63) / 64, [=](int64_t part) {
-      for (int64_t p = part * 64; p < std::min(pixels, part * 64 + 64); ++p) body(p, k);
+    parallel_for((pixels + kPart - 1) / kPart, [=](int64_t part) {
+      for (int64_t p = part * kPart; p < std::min(pixels, (part + 1) * kPart); ++p) body(p, k);
     });
   };
   switch (groups) {
@@ -49,27 +67,57 @@ void for_pixels(int64_t pixels, int groups, Body body) {
   }
 }
 
+// dweights[k] from the sums of the parts, [parts][terms].
+template <class T>
+void add_parts(const ShuffleGradient<T>& gradient, const double* partials, int64_t parts) {
+  const size_t terms = gradient.x.size();
+  for (size_t k = 0; k < terms; ++k) {
+    double sum = 0;
+    for (int64_t part = 0; part < parts; ++part) sum += partials[part * int64_t(terms) + int64_t(k)];
+    T& dw = gradient.dweights[k];
+    dw = T(sum) + (gradient.beta_dweights == 0 ? T(0) : gradient.beta_dweights * dw);
+  }
+}
+
 }  // namespace
 
 template <class T>
-void channel_shuffle_forward(View<T> y, View<T> first, View<T> rest) {
+void channel_shuffle_forward(View<T> y, View<T> first, const ShuffleRest<T>& rest) {
   for_pixels(y.pixels(), y.c / first.c, [=](int64_t p, auto groups) {
-    shuffle_pixel(y.pixel(p), first.pixel(p), rest ? rest.pixel(p) : nullptr, groups, first.c);
+    shuffle_pixel(y.pixel(p), first.pixel(p), rest, p, groups, first.c);
   });
 }
 
 template <class T>
-void channel_shuffle_backward(View<T> dfirst, View<T> drest, View<T> dy, T beta_first, T beta_rest) {
-  for_pixels(dy.pixels(), dy.c / dfirst.c, [=](int64_t p, auto groups) {
-    const int members = dfirst.c;
-    if (dfirst) unshuffle_pixel(dfirst.pixel(p), dy.pixel(p), groups, members, 0, 1, beta_first);
-    if (drest) unshuffle_pixel(drest.pixel(p), dy.pixel(p), groups, members, 1, groups, beta_rest);
+void channel_shuffle_backward(const ShuffleGradient<T>& gradient, View<T> dy, const ShuffleRest<T>& rest,
+                              double* scratch) {
+  const size_t terms = gradient.x.size();
+  const int64_t parts = (dy.pixels() + kPart - 1) / kPart;
+  if (gradient.dweights) std::fill_n(scratch, parts * int64_t(terms), 0.0);
+  for_pixels(dy.pixels(), dy.c / gradient.first.c, [=](int64_t p, auto groups) {
+    const int members = gradient.first.c;
+    const T* from = dy.pixel(p);
+    if (gradient.first)
+      unshuffle_pixel<T>(gradient.first.pixel(p), from, groups, members, 0, 1, 1, gradient.beta_first,
+                         nullptr);
+    for (size_t k = 0; k < terms; ++k) {
+      const double dot =
+          unshuffle_pixel<T>(gradient.x[k] ? gradient.x[k].pixel(p) : nullptr, from, groups, members, 1,
+                             groups, rest.weights ? rest.weights[k] : T(1), gradient.beta[k],
+                             gradient.dweights ? rest.x[k].pixel(p) : nullptr);
+      if (gradient.dweights) scratch[p / kPart * int64_t(terms) + int64_t(k)] += dot;
+    }
   });
+  if (gradient.dweights) add_parts(gradient, scratch, parts);
 }
 
-#define INSTANTIATE(T)                                              \
-  template void channel_shuffle_forward(View<T>, View<T>, View<T>); \
-  template void channel_shuffle_backward(View<T>, View<T>, View<T>, T, T);
+int64_t channel_shuffle_scratch_doubles(Shape y, int terms) {
+  return (y.pixels() + kPart - 1) / kPart * terms;
+}
+
+#define INSTANTIATE(T)                                                            \
+  template void channel_shuffle_forward(View<T>, View<T>, const ShuffleRest<T>&); \
+  template void channel_shuffle_backward(const ShuffleGradient<T>&, View<T>, const ShuffleRest<T>&, double*);
 INSTANTIATE(float)
 INSTANTIATE(double)
 #undef INSTANTIATE
@@ -114,41 +162,94 @@ void launch_unshuffle(Stream& stream, Tensor to, Tensor dy, int members, int fir
   });
 }
 
-void check_shuffle(const char* op, Tensor y, Tensor first, Tensor rest) {
+void check_shuffle(const char* op, Tensor y, Tensor first, std::span<const Tensor> rest, bool weighted) {
   const Shape s = y.shape();
   CHECK(first.c > 0 && s.c % first.c == 0 && first.shape() == (Shape{s.n, s.h, s.w, first.c}), op, ": group ",
         first.shape(), " does not divide ", s);
-  CHECK(s.c == first.c || rest.shape() == (Shape{s.n, s.h, s.w, s.c - first.c}), op, ": groups ",
-        first.shape(), " and ", rest.shape(), " are not all of ", s);
+  CHECK((s.c == first.c) == rest.empty() && (weighted || rest.size() <= 1), op, ": ", rest.size(),
+        weighted ? " weighted" : "", " tensors bypass group ", first.shape(), " of ", s);
+  for (const Tensor& x : rest)
+    CHECK(x.shape() == (Shape{s.n, s.h, s.w, s.c - first.c}), op, ": groups ", first.shape(), " and ",
+          x.shape(), " are not all of ", s);
 }
 
-bool in_quads(const Stream& stream, Tensor y, Tensor first) {
-  return stream.device() == Device::cpu && cpu::channel_shuffle_in_quads(y.c, y.c / first.c);
+bool in_quads(Tensor y, Tensor first, size_t terms) {
+  return cpu::channel_shuffle_in_quads(y.c, y.c / first.c, terms);
+}
+
+// Where the weighted sum, and its gradient, are on the device.
+Tensor rest_in(float* scratch, Tensor y, Tensor first) {
+  return Tensor(scratch, {y.n, y.h, y.w, y.c - first.c});
+}
+
+std::span<const MixedSumTerm<float>> mixed_terms(std::span<const Tensor> rest) {
+  thread_local std::vector<MixedSumTerm<float>> terms;  // keeps its capacity: a step allocates nothing
+  terms.clear();
+  for (const Tensor& x : rest) terms.push_back({x, nullptr, nullptr, int(terms.size())});
+  return terms;
 }
 
 }  // namespace
 
-void channel_shuffle_forward(Stream& stream, Tensor y, Tensor first, Tensor rest) {
-  check_shuffle("channel_shuffle_forward", y, first, rest);
+int64_t channel_shuffle_scratch_floats(Shape y, int first_channels, int terms) {
+  if (terms == 0) return 0;
+  return std::max(
+      2 * host::channel_shuffle_scratch_doubles(y, terms) + 1,  // one for the alignment of doubles
+      y.pixels() * (y.c - first_channels));
+}
+
+void channel_shuffle_forward(Stream& stream, Tensor y, Tensor first, const ShuffleRest<float>& rest,
+                             float* scratch) {
+  check_shuffle("channel_shuffle_forward", y, first, rest.x, rest.weights);
   stream.activate();
-  if (in_quads(stream, y, first)) return cpu::channel_shuffle_forward(y, first, rest);
-  if (stream.device() == Device::cpu) return host::channel_shuffle_forward<float>(y, first, rest);
+  if (stream.device() == Device::cpu)
+    return in_quads(y, first, rest.x.size()) ? cpu::channel_shuffle_forward(y, first, rest)
+                                             : host::channel_shuffle_forward<float>(y, first, rest);
+  Tensor others = rest.x.empty() ? Tensor{} : rest.x[0];
+  if (rest.weights) {
+    others = rest_in(scratch, y, first);
+    mixed_sum_forward(stream, others, mixed_terms(rest.x), rest.weights);
+  }
   with_pack(pack_width(y), [&](auto pack) {
-    launch(shuffle_kernel<pack()>, pack_blocks(y, pack), kPackThreads, 0, stream, y, first, rest,
+    launch(shuffle_kernel<pack()>, pack_blocks(y, pack), kPackThreads, 0, stream, y, first, others,
            y.c / first.c);
   });
 }
 
-void channel_shuffle_backward(Stream& stream, Tensor dfirst, Tensor drest, Tensor dy, float beta_first,
-                              float beta_rest) {
-  check_shuffle("channel_shuffle_backward", dy, dfirst, drest);
+void channel_shuffle_backward(Stream& stream, const ShuffleGradient<float>& gradient, Tensor dy,
+                              const ShuffleRest<float>& rest, float* scratch) {
+  const Tensor dfirst = gradient.first;
+  check_shuffle("channel_shuffle_backward", dy, dfirst, gradient.x, rest.weights);
+  CHECK(gradient.beta.size() == gradient.x.size() && (!gradient.dweights || rest.weights),
+        "channel_shuffle_backward: ", gradient.beta.size(), " factors for ", gradient.x.size(),
+        " gradients, or dweights without weights");
+  if (gradient.dweights) check_shuffle("channel_shuffle_backward", dy, dfirst, rest.x, true);
   stream.activate();
-  if (in_quads(stream, dy, dfirst))
-    return cpu::channel_shuffle_backward(dfirst, drest, dy, beta_first, beta_rest);
-  if (stream.device() == Device::cpu)
-    return host::channel_shuffle_backward<float>(dfirst, drest, dy, beta_first, beta_rest);
-  launch_unshuffle(stream, dfirst, dy, dfirst.c, 0, beta_first);
-  launch_unshuffle(stream, drest, dy, dfirst.c, 1, beta_rest);
+  if (stream.device() == Device::cpu) {
+    double* doubles = reinterpret_cast<double*>((reinterpret_cast<uintptr_t>(scratch) + 7) / 8 * 8);
+    if (!in_quads(dy, dfirst, gradient.x.size()))
+      return host::channel_shuffle_backward<float>(gradient, dy, rest, doubles);
+    cpu::channel_shuffle_backward(gradient, dy, rest, gradient.dweights ? doubles : nullptr);
+    if (gradient.dweights)
+      host::add_parts(gradient, doubles, (dy.pixels() + cpu::kShufflePart - 1) / cpu::kShufflePart);
+    return;
+  }
+  launch_unshuffle(stream, dfirst, dy, dfirst.c, 0, gradient.beta_first);
+  if (!rest.weights) {
+    if (!gradient.x.empty()) launch_unshuffle(stream, gradient.x[0], dy, dfirst.c, 1, gradient.beta[0]);
+    return;
+  }
+  bool any = gradient.dweights;
+  thread_local std::vector<MixedSumGradient<float>> gradients;
+  gradients.clear();
+  for (size_t k = 0; k < gradient.x.size(); ++k) {
+    any |= bool(gradient.x[k]);
+    gradients.push_back({gradient.x[k], gradient.beta[k], gradient.beta_dweights});
+  }
+  if (!any) return;
+  const Tensor drest = rest_in(scratch, dy, dfirst);
+  launch_unshuffle(stream, drest, dy, dfirst.c, 1, 0);
+  mixed_sum_backward(stream, mixed_terms(rest.x), gradients, gradient.dweights, drest, rest.weights, nullptr);
 }
 
 }  // namespace lanas

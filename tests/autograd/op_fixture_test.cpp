@@ -228,7 +228,7 @@ void add_norms_and_pools(std::map<std::string, Record>& cases) {
 void add_elementwise_and_rows(std::map<std::string, Record>& cases) {
   cases["relu"] = [](OpCase& c) { return relu(c.tape, c.in("x")); };
   cases["channel_shuffle"] = [](OpCase& c) {
-    return channel_shuffle(c.tape, c.tape.slice(c.in("x"), 0, 3), c.tape.slice(c.in("x"), 3, 12));
+    return channel_shuffle(c.tape, c.tape.slice(c.in("x"), 0, 3), {c.tape.slice(c.in("x"), 3, 12)});
   };
   cases["linear"] = [](OpCase& c) { return linear(c.tape, c.in("x"), c.in("weight"), c.in("bias")); };
   // As alpha stands on the tape: one row of 14 segments.

@@ -79,23 +79,32 @@ const OpCases mixed_cases(
                   mixed_case({{1, 2, 2, 4}, 70, 70, 5, 0, 0}), direct_case({3, 5, 5, 6}, true),
                   direct_case({2, 4, 4, 16}, false)});
 
-OpCase shuffle_case(Shape s, int groups, int pixel_stride) {
-  return {join(s.n, "x", s.h, "x", s.w, "x", s.c, " in ", groups, " groups, pixel stride ", pixel_stride), 1,
+// terms: weighted tensors that bypass; 0: one without a weight.
+OpCase shuffle_case(Shape s, int groups, int pixel_stride, int terms = 0) {
+  return {join(s.n, "x", s.h, "x", s.w, "x", s.c, " in ", groups, " groups, pixel stride ", pixel_stride,
+               ", ", terms, " weights"),
+          terms > 0 ? int(s.pixels()) * (s.c - s.c / groups) : 1,
           [=](CaseBuilder& b) {
             const auto part = [&](int channels) {
               const Shape shape{s.n, s.h, s.w, channels};
               return pixel_stride > 0 ? b.sliced_input(shape, pixel_stride) : b.input(shape);
             };
-            const Var first = part(s.c / groups), rest = groups > 1 ? part(s.c - s.c / groups) : Var{};
+            const Var first = part(s.c / groups);
+            std::vector<Var> rest;
+            for (int k = 0; groups > 1 && k < std::max(terms, 1); ++k)
+              rest.push_back(part(s.c - s.c / groups));
+            const Var weights = terms > 0 ? b.input({1, 1, 1, terms}) : Var{};
             const Var out = pixel_stride > 0 ? b.sliced_output(s, pixel_stride + 1) : Var{};
-            b.output(channel_shuffle(b.tape, first, rest, out));
+            b.output(channel_shuffle(b.tape, first, rest, weights, out));
           },
-          true};
+          terms == 0};
 }
 const OpCases shuffle_cases("channel_shuffle",
                             {shuffle_case({1, 3, 3, 1}, 1, 0), shuffle_case({2, 3, 5, 12}, 4, 0),
                              shuffle_case({1, 4, 4, 16}, 4, 20), shuffle_case({3, 2, 3, 36}, 3, 0),
-                             shuffle_case({1, 5, 5, 6}, 2, 9)});
+                             shuffle_case({1, 5, 5, 6}, 2, 9), shuffle_case({2, 4, 4, 16}, 4, 0, 5),
+                             shuffle_case({3, 9, 11, 32}, 4, 40, 3), shuffle_case({1, 3, 5, 8}, 2, 0, 1),
+                             shuffle_case({2, 3, 3, 12}, 4, 13, 2)});
 
 }  // namespace
 }  // namespace lanas::test
