@@ -60,6 +60,12 @@ struct Backward {
   }
   // The first unit overwrites the sum, where it has a gradient for every pixel of x; the others add theirs.
   bool writes_sum() const { return unit == 0 && lattice.phases == plan.op.stride; }
+  // Does the product of a unit without depthwise part write dx itself, where the ReLU let x through?
+  bool writes_dx() const {
+    const float beta = gradient.beta_dx;
+    return want_dz && !plan.op.has_depthwise() && plan.op.relu && !plan.op.norm && gradient.dx &&
+           !plan.flat && plan.x.c == plan.cin_pad && (beta == 0 || beta == 1);
+  }
   size_t dp_size() const { return size_t(plan.x.c) * round_up(plan.y.c, kMaxLanes); }
 
   // Buffers of one thread: this unit's sums, and what one unit after the other works in.
@@ -88,6 +94,29 @@ struct Backward {
         float* const floats[2] = {carver.take<float>(b.dp_size()), carver.take<float>(dw_size)};
         if (u == b.unit) dp_sum = doubles[0], dw_sum = doubles[1], dp = floats[0], dw = floats[1];
       }
+    }
+    // Zeros wherever there are none before they are read: all but pixels of the padded input, of the wide dd
+    // and of the sum of dz. size: bytes of all that these buffers stand in, from norm_sums on.
+    void clear(const Backward& b, size_t size) const {
+      const Plan& plan = b.plan;
+      const auto zero = [](void* from, void* to) {
+        std::memset(from, 0, size_t(static_cast<char*>(to) - static_cast<char*>(from)));
+      };
+      zero(norm_sums, padded);
+      if (plan.common.planes < plan.op.stride)  // some of its rows are never packed
+        zero(padded, wide);
+      else
+        clear_borders(padded, plan);
+      float* const first = wide + b.lattice.margin * b.wide_pitch + b.lattice.margin * plan.x.c;
+      float *row = wide, *pixels = first;
+      for (int y = 0; y < plan.y.h; ++y, pixels += b.wide_pitch) {
+        std::fill(row, pixels, 0.0f);
+        row = pixels + plan.y.w * plan.x.c;
+      }
+      zero(row, d);
+      zero(d, dz_sum);
+      const auto sums = reinterpret_cast<char*>(dz_sum) + b.sum_size() * sizeof(float);
+      zero(sums, reinterpret_cast<char*>(norm_sums) + size);
     }
   };
 };

@@ -236,21 +236,6 @@ LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int 
   lines.rest();
 }
 
-// Zeros around the pixels that pack_row writes, in every row of the padded input.
-LANAS_INLINE void clear_borders(float* padded, const Plan& plan) {
-  const int stride = plan.op.stride, c = plan.x.c;
-  for (int row = 0; row < plan.padded_rows(); ++row, padded += plan.pitch) {
-    int from = 0;  // written up to here
-    for (int parity = 0; parity < stride; ++parity) {
-      const int first = (parity + plan.common.pad) % stride;
-      const int begin = parity * plan.plane + (first + plan.common.pad) / stride * c;
-      std::fill(padded + from, padded + begin, 0.0f);
-      from = begin + (plan.x.w - first + stride - 1) / stride * c;
-    }
-    std::fill(padded + from, padded + plan.pitch, 0.0f);
-  }
-}
-
 template <int W>
 LANAS_INLINE void forward_thread(const Forwards& all, int thread, int threads) {
   const Forward& first = all.units[0];

@@ -98,6 +98,25 @@ LANAS_INLINE void input_rows(const Backward& b, const Backward::Thread& t, const
     for (int r = 0; r < dd.count; ++r) copy_pixels<W>(dd.row[r], c, out.row[r], out.stride, width, c);
 }
 
+// Without depthwise part and norm: dx of the pixels that output rows o, o + 1, ... read, from dy p. d: these
+// pixels of x rectified, where dp is wanted; else x itself tells what the ReLU let through.
+template <int W>
+LANAS_INLINE void masked_input_rows(const Backward& b, const Rows& d, const Rows& dy, int n, int o,
+                                    Ahead* ahead) {
+  const Plan& plan = b.plan;
+  const Tensor& dx = b.gradient.dx;
+  const int stride = plan.op.stride, offset = plan.op.offset;
+  Rows out{{}, dy.count, stride * dx.stride}, mask = d;
+  if (!b.want_dp) mask.stride = stride * b.x.stride;
+  for (int r = 0; r < dy.count; ++r) {
+    const int y = (o + r) * stride + offset;
+    out.row[r] = dx.at(n, y, offset);
+    if (!b.want_dp) mask.row[r] = b.x.at(n, y, offset);
+  }
+  masked_product<W>(out, mask, dy, plan.y.w, plan.y.c, b.pointwise, plan.cin_pad, b.zeros,
+                    b.gradient.beta_dx != 0, ahead);
+}
+
 // Masks the vectors of a row of dz where z is not above 0 (z null: keeps them) and writes beta*to + dz to
 // `to`. With sums (null: none) also adds dz and dz xhat to them, with xhat = scale x + shift, or x if affine
 // is null.
@@ -171,11 +190,13 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
     with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
       stencil<W, k, jump, count>(d.row, in, b.depthwise, shape, false, ahead);
     });
-  if (!depthwise)
+  const bool writes_dx = b.writes_dx();
+  if (!depthwise && (b.want_dp || !writes_dx))
     for (int r = 0; r < rows; ++r) gather_row<W>(d.row[r], plan, b.x, n, o + r, b.norm);
   const Rows dy = dy_rows<W>(b, t, n, o, rows);
   if (b.want_dp) pointwise_gradient<W>(b, t, d, dy);
   if (!b.want_dw && !b.want_dz) return;
+  if (writes_dx) return masked_input_rows<W>(b, d, dy, n, o, ahead);
   input_rows<W>(b, t, dd, dy, ahead);
   if (b.want_dw)
     with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
@@ -290,7 +311,7 @@ LANAS_INLINE void flush(double* sum, float* part, size_t size) {
 
 template <int W>
 LANAS_INLINE void backward_thread(const Backwards& all, int thread, int threads) {
-  std::memset(all.threads_base + all.thread_bytes * size_t(thread), 0, all.thread_bytes);
+  all.thread(all.units[0], thread).clear(all.units[0], all.thread_bytes);
   const int64_t n = all.units[0].plan.y.n;
   for (int64_t i = n * thread / threads; i < n * (thread + 1) / threads; ++i)
     for (const Backward& b : all.units) {

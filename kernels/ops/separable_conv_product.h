@@ -22,11 +22,12 @@ struct Rows {
 constexpr int block_vectors(int left) { return left == 1 ? 1 : left == 3 ? 3 : 2; }
 
 // One row times V vectors of output channels, P pixels at a time; returns the pixels done. add: to what out
-// holds. STATS: adds the outputs and their squares to sum[0 .. V*W) and square.
-template <int W, int P, int V, bool STATS>
+// holds. STATS: adds the outputs and their squares to sum[0 .. V*W) and square. MASK: products where mask is
+// not above 0 become 0.
+template <int W, int P, int V, bool STATS, bool MASK>
 LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in_stride, int pixels,
                              int depth, const float* w, int w_stride, const float* bias, bool add, float* sum,
-                             float* square, Ahead* ahead) {
+                             float* square, const float* mask, int mask_stride, Ahead* ahead) {
   int p = 0;
   for (; p + P <= pixels; p += P, in += P * in_stride, out += P * out_stride) {
     if (ahead) ahead->some();
@@ -35,7 +36,7 @@ LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in
     for (int r = 0; r < P; ++r)
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) acc[r][v] = load<W>(bias + v * W);
-    if (add)
+    if (add && !MASK)
 #pragma GCC unroll 8
       for (int r = 0; r < P; ++r)
 #pragma GCC unroll 4
@@ -51,6 +52,15 @@ LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in
       for (int r = 0; r < P; ++r)
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) acc[r][v] += x[r][i] * b[v];
+    }
+    if constexpr (MASK) {
+#pragma GCC unroll 8
+      for (int r = 0; r < P; ++r, mask += mask_stride)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) {
+          acc[r][v] = load<W>(mask + v * W) > Vec<W>{} ? acc[r][v] : Vec<W>{};
+          if (add) acc[r][v] += load<W>(out + r * out_stride + v * W);
+        }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < P; ++r)
@@ -91,21 +101,24 @@ LANAS_INLINE void for_blocks(int width, int most, Block&& block) {
 }
 
 // w: [depth][w_stride], w_stride a multiple of kChannelMultiple; bias, sum, square: [w_stride].
-template <int W, bool STATS>
+template <int W, bool STATS, bool MASK>
 LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int depth, const float* w,
                                int w_stride, const float* bias, float* sum, float* square, bool add,
-                               Ahead* ahead) {
+                               const Rows& mask, Ahead* ahead) {
   constexpr int kPixels = W == 16 ? 8 : 4;
   for_blocks<W>(w_stride, 3, [&](auto lanes, auto vectors, int j) LANAS_LAMBDA {
     constexpr int L = decltype(lanes)::value, V = decltype(vectors)::value;
     for (int t = 0; t < out.count; ++t) {
       float *to = out.row[t] + j, *s = STATS ? sum + j : nullptr, *q = STATS ? square + j : nullptr;
-      const float* from = in.row[t];
-      const int done = product_row<L, kPixels, V, STATS>(to, out.stride, from, in.stride, pixels, depth,
-                                                         w + j, w_stride, bias + j, add, s, q, ahead);
+      const float *from = in.row[t], *masking = MASK ? mask.row[t] + j : nullptr;
+      const int done =
+          product_row<L, kPixels, V, STATS, MASK>(to, out.stride, from, in.stride, pixels, depth, w + j,
+                                                  w_stride, bias + j, add, s, q, masking, mask.stride, ahead);
       if (done < pixels)
-        product_row<L, 1, V, STATS>(to + done * out.stride, out.stride, from + done * in.stride, in.stride,
-                                    pixels - done, depth, w + j, w_stride, bias + j, add, s, q, ahead);
+        product_row<L, 1, V, STATS, MASK>(to + done * out.stride, out.stride, from + done * in.stride,
+                                          in.stride, pixels - done, depth, w + j, w_stride, bias + j, add, s,
+                                          q, MASK ? masking + done * mask.stride : nullptr, mask.stride,
+                                          ahead);
     }
   });
 }
@@ -115,7 +128,16 @@ LANAS_INLINE void product(const Rows& out, const Rows& in, int pixels, int depth
                           int w_stride, const float* bias, float* sum, float* square, bool add = false,
                           Ahead* ahead = nullptr) {
   isolated<W>([=]() LANAS_LAMBDA {
-    product_rows<W, STATS>(out, in, pixels, depth, w, w_stride, bias, sum, square, add, ahead);
+    product_rows<W, STATS, false>(out, in, pixels, depth, w, w_stride, bias, sum, square, add, {}, ahead);
+  });
+}
+// out (+)= in * w where mask is above 0; there is no bias: zeros as in product().
+template <int W>
+LANAS_INLINE void masked_product(const Rows& out, const Rows& mask, const Rows& in, int pixels, int depth,
+                                 const float* w, int w_stride, const float* zeros, bool add, Ahead* ahead) {
+  isolated<W>([=]() LANAS_LAMBDA {
+    product_rows<W, false, true>(out, in, pixels, depth, w, w_stride, zeros, nullptr, nullptr, add, mask,
+                                 ahead);
   });
 }
 

@@ -83,7 +83,7 @@ const OpCases mixed_cases(
 OpCase shuffle_case(Shape s, int groups, int pixel_stride, int terms = 0) {
   return {join(s.n, "x", s.h, "x", s.w, "x", s.c, " in ", groups, " groups, pixel stride ", pixel_stride,
                ", ", terms, " weights"),
-          terms > 0 ? int(s.pixels()) * (s.c - s.c / groups) : 1,
+          terms > 0 ? double(s.pixels() * (s.c - s.c / groups)) : 1,
           [=](CaseBuilder& b) {
             const auto part = [&](int channels) {
               const Shape shape{s.n, s.h, s.w, channels};
