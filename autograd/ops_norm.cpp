@@ -179,8 +179,8 @@ Var channel_shuffle(Tape& tape, Var first, std::vector<Var> rest, Var weights, V
   Shape s = tape.shape(first);
   const int members = s.c, terms = int(rest.size());
   if (terms > 0) s.c += tape.shape(rest[0]).c;
-  CHECK(!weights || tape.shape(weights) == (Shape{1, 1, 1, terms}), "channel_shuffle: weights ",
-        weights ? tape.shape(weights) : Shape{}, " of ", terms, " tensors");
+  CHECK(weights ? tape.shape(weights) == (Shape{1, 1, 1, terms}) : terms <= 1, "channel_shuffle: weights ",
+        weights ? tape.shape(weights) : Shape{1, 1, 1, 0}, " of ", terms, " tensors");
   const Var y = output_or_new(tape, "channel_shuffle", out, s);
   std::vector<Var> inputs = {first};  // then the tensors that bypass, then their weights
   inputs.insert(inputs.end(), rest.begin(), rest.end());

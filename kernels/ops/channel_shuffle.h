@@ -36,7 +36,8 @@ void channel_shuffle_forward(Stream& stream, Tensor y, Tensor first, const Shuff
 void channel_shuffle_backward(Stream& stream, const ShuffleGradient<float>& gradient, Tensor dy,
                               const ShuffleRest<float>& rest, float* scratch = nullptr);
 
-// With `terms` weighted x; 0 without weights.
+// With `terms` weighted x; 0 without weights. What either device needs: a cpu sums for dweights, a cuda
+// device the weighted sum.
 int64_t channel_shuffle_scratch_floats(Shape y, int first_channels, int terms);
 
 namespace host {

@@ -131,7 +131,7 @@ LANAS_INLINE void product(const Rows& out, const Rows& in, int pixels, int depth
     product_rows<W, STATS, false>(out, in, pixels, depth, w, w_stride, bias, sum, square, add, {}, ahead);
   });
 }
-// out (+)= in * w where mask is above 0; there is no bias: zeros as in product().
+// out (+)= in * w where mask is above 0, from 0 on elsewhere; zeros: [w_stride], in the place of a bias.
 template <int W>
 LANAS_INLINE void masked_product(const Rows& out, const Rows& mask, const Rows& in, int pixels, int depth,
                                  const float* w, int w_stride, const float* zeros, bool add, Ahead* ahead) {

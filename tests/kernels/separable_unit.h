@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <vector>
@@ -137,6 +138,7 @@ class EveryIsa : public testing::TestWithParam<CpuIsa> {
 
 float* scratch_of(std::unique_ptr<Memory>& memory, size_t bytes) {
   memory = std::make_unique<Memory>(Device::cpu, bytes + kAlignment);
+  std::fill_n(memory->floats(), memory->bytes() / sizeof(float), NAN);  // what is read must have been written
   return memory->floats();
 }
 
