@@ -21,6 +21,16 @@ class Ahead {
         push(t.at(n, row, first) + c, step * t.stride, rows * columns, write);
     }
   }
+  // Memory whose lines a loop asks for itself, one each turn: a call between its turns takes registers.
+  void stretch(const float* from, int64_t floats) { line_ = from, lines_ = (floats + kLine - 1) / kLine; }
+  bool stretches() const { return lines_ > 0; }
+  // The first line of `turns` more, step floats apart: 0 when all have been asked for.
+  LANAS_INLINE const float* take(int turns, ptrdiff_t& step) {
+    const float* line = line_;
+    step = stretches() ? kLine : 0;
+    if (stretches()) lines_ -= turns, line_ += ptrdiff_t(turns) * kLine;
+    return line;
+  }
   // Everything added is asked for within so many calls of some().
   void pace(int calls) { pace_ = calls > 0 ? (left_ + calls - 1) / calls : left_; }
   LANAS_INLINE void some() { ask(pace_); }
@@ -55,6 +65,8 @@ class Ahead {
 
   Run runs_[kRuns];
   int begin_ = 0, end_ = 0, left_ = 0, pace_ = 0;
+  const float* line_ = nullptr;
+  int64_t lines_ = 0;
 };
 
 }  // namespace lanas::cpu

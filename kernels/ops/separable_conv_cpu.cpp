@@ -203,6 +203,10 @@ LANAS_INLINE void pointwise_rows(const Forward& f, const Forward::Thread& t, con
                      f.beta);
 }
 
+// The weights of a network lie in the order of its ops, those of inference as products read them. One op
+// after the other asks for as many as it reads, this many floats further on: L2 has room for 256 KB of them.
+constexpr ptrdiff_t kWeightsAhead = 65536;
+
 // Output rows [begin, end) of image n. `first` unit of those that read x: packs it. next: where y goes after
 // this one, null for the last unit, which asks for the next image.
 template <int W, bool STATS>
@@ -213,19 +217,22 @@ LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int 
   const int tail = plan.d_vectors() * W - plan.y.w * plan.x.c;
   if (depthwise && first) pack_rows<W>(t.padded, plan, f.x, n, begin, end, f.norm);
   const StencilShape shape = plan.stencil_shape();
-  Ahead lines, *const ahead = STATS ? &lines : nullptr;  // training goes through a batch
+  // Training goes through a batch; inference of few images waits for weights, once for them all.
+  const bool weights_ahead = !STATS && plan.op.transposed && n == 0;
+  Ahead lines, *const ahead = STATS || weights_ahead ? &lines : nullptr;
   if (STATS) {
     if (!next) lines.add(f.x, n + 1, false, plan.spread(), plan.op.offset);
     lines.add(next ? next->y : after.y, next ? n : n + 1, true);
     lines.pace((depthwise ? plan.y.h * plan.d_vectors() / 4 : 0) + plan.y.h * plan.y.w / 8);
   }
+  if (weights_ahead) lines.stretch(plan.op.pointwise.data + kWeightsAhead, plan.op.pointwise.size());
   for_tiles(begin, end, depthwise ? plan.step : 1, [&](int o, int rows) LANAS_LAMBDA {
     Rows d{{}, rows, plan.x.c};
     for (int r = 0; r < 4; ++r) d.row[r] = t.d + r * plan.d_pitch;
     if (depthwise) {
       const float* in = t.padded + ptrdiff_t((o - begin) * plan.op.stride + plan.inset) * plan.pitch;
       with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
-        stencil<W, k, jump, count>(d.row, in, f.depthwise, shape, false, ahead);
+        stencil<W, k, jump, count>(d.row, in, f.depthwise, shape, false, STATS ? ahead : nullptr);
       });
     } else {
       for (int r = 0; r < rows; ++r) gather_row<W>(d.row[r], plan, f.x, n, o + r * plan.step, f.norm);
@@ -233,7 +240,7 @@ LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int 
     for (int r = 0; tail && r < rows; ++r) std::fill_n(d.row[r] + plan.y.w * plan.x.c, tail, 0.0f);
     pointwise_rows<W, STATS>(f, t, d, n, o, ahead);
   });
-  lines.rest();
+  if (STATS) lines.rest();
 }
 
 template <int W>

@@ -18,62 +18,85 @@ struct Rows {
   int stride;
 };
 
-// Vectors of output channels that a block takes, of `left`.
-constexpr int block_vectors(int left) { return left == 1 ? 1 : left == 3 ? 3 : 2; }
+// What of a row a block takes in registers: V vectors of W floats and, where QUAD, four floats more.
+template <int W, int V, bool QUAD>
+struct RowBlock {
+  Vec<W> whole[V];
+  Vec<4> quad;
 
-// One row times V vectors of output channels, P pixels at a time; returns the pixels done. add: to what out
-// holds. STATS: adds the outputs and their squares to sum[0 .. V*W) and square. MASK: products where mask is
-// not above 0 become 0.
-template <int W, int P, int V, bool STATS, bool MASK>
+  // Calls f(vector, its first column) for each of them.
+  template <class F>
+  LANAS_INLINE void each(F&& f) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) f(whole[v], v * W);
+    if constexpr (QUAD) f(quad, V * W);
+  }
+};
+
+// One row times the columns of a RowBlock, P pixels at a time; returns the pixels done. add: to what out
+// holds. STATS: adds the outputs and their squares to sum and square. MASK: products where mask is not above
+// 0 become 0. STRETCH: each turn asks for a line of ahead's stretch.
+template <int W, int P, int V, bool QUAD, bool STATS, bool MASK, bool STRETCH>
 LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in_stride, int pixels,
                              int depth, const float* w, int w_stride, const float* bias, bool add, float* sum,
                              float* square, const float* mask, int mask_stride, Ahead* ahead) {
+  using Block = RowBlock<W, V, QUAD>;
   int p = 0;
   for (; p + P <= pixels; p += P, in += P * in_stride, out += P * out_stride) {
     if (ahead) ahead->some();
-    Vec<W> acc[P][V];
+    Block acc[P];
 #pragma GCC unroll 8
-    for (int r = 0; r < P; ++r)
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) acc[r][v] = load<W>(bias + v * W);
-    if (add && !MASK)
-#pragma GCC unroll 8
-      for (int r = 0; r < P; ++r)
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) acc[r][v] += load<W>(out + r * out_stride + v * W);
+    for (int r = 0; r < P; ++r) {
+      const float* to = out + r * out_stride;
+      acc[r].each([&](auto& a, int j) LANAS_LAMBDA {
+        a = load_as(a, bias + j);
+        if (add && !MASK) a += load_as(a, to + j);
+      });
+    }
     const float *wi = w, *x[P];
 #pragma GCC unroll 8
     for (int r = 0; r < P; ++r) x[r] = opaque(in + r * in_stride);
+    const float* line = nullptr;
+    ptrdiff_t line_step = 0;
+    if constexpr (STRETCH) line = ahead->take(depth, line_step);
     for (int i = 0; i < depth; ++i, wi += w_stride) {
-      Vec<W> b[V];
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) b[v] = in_register<W>(load<W>(wi + v * W));
+      if constexpr (STRETCH) __builtin_prefetch(line, 0, 2), line += line_step;
+      Block b;
+      b.each([&](auto& v, int j) LANAS_LAMBDA { v = in_register(load_as(v, wi + j)); });
 #pragma GCC unroll 8
-      for (int r = 0; r < P; ++r)
+      for (int r = 0; r < P; ++r) {
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) acc[r][v] += x[r][i] * b[v];
-    }
-    if constexpr (MASK) {
-#pragma GCC unroll 8
-      for (int r = 0; r < P; ++r, mask += mask_stride)
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) {
-          acc[r][v] = load<W>(mask + v * W) > Vec<W>{} ? acc[r][v] : Vec<W>{};
-          if (add) acc[r][v] += load<W>(out + r * out_stride + v * W);
-        }
+        for (int v = 0; v < V; ++v) acc[r].whole[v] += x[r][i] * b.whole[v];
+        if constexpr (QUAD) acc[r].quad += x[r][i] * b.quad;
+      }
     }
 #pragma GCC unroll 8
-    for (int r = 0; r < P; ++r)
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) store<W>(out + r * out_stride + v * W, acc[r][v]);
+    for (int r = 0; r < P; ++r) {
+      float* to = out + r * out_stride;
+      if constexpr (MASK) {
+        acc[r].each([&](auto& a, int j) LANAS_LAMBDA {
+          a = load_as(a, mask + j) > 0.0f ? a : a - a;
+          if (add) a += load_as(a, to + j);
+        });
+        mask += mask_stride;
+      }
+      acc[r].each([&](auto& a, int j) LANAS_LAMBDA { store_all(to + j, a); });
+    }
     if constexpr (!STATS) continue;
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) {
-      Vec<W> s = load<W>(sum + v * W), q = load<W>(square + v * W);
+    Block s, q;
+    s.each([&](auto& v, int j) LANAS_LAMBDA { v = load_as(v, sum + j); });
+    q.each([&](auto& v, int j) LANAS_LAMBDA { v = load_as(v, square + j); });
 #pragma GCC unroll 8
-      for (int r = 0; r < P; ++r) s += acc[r][v], q += acc[r][v] * acc[r][v];
-      store<W>(sum + v * W, s), store<W>(square + v * W, q);
+    for (int r = 0; r < P; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        s.whole[v] += acc[r].whole[v];
+        q.whole[v] += acc[r].whole[v] * acc[r].whole[v];
+      }
+      if constexpr (QUAD) s.quad += acc[r].quad, q.quad += acc[r].quad * acc[r].quad;
     }
+    s.each([&](auto& v, int j) LANAS_LAMBDA { store_all(sum + j, v); });
+    q.each([&](auto& v, int j) LANAS_LAMBDA { store_all(square + j, v); });
   }
   return p;
 }
@@ -81,44 +104,53 @@ LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in
 // Rows of channels are padded to quads: after the whole vectors come a half one and a quad, where they fit.
 constexpr int kChannelMultiple = 4;
 
-// Calls block(lanes, vectors, j) with integral constants over [0, width) in blocks of up to `most` vectors.
-template <int W, class Block>
+template <int N>
+using Count = std::integral_constant<int, N>;
+
+// Calls block(lanes, vectors, quad, j) with integral constants over [0, width) in blocks of up to `most`
+// vectors; QUADS: a quad behind two vectors goes with them (quad: 1), where it would keep only a part of the
+// processor busy.
+template <int W, bool QUADS, class Block>
 LANAS_INLINE void for_blocks(int width, int most, Block&& block) {
-  constexpr std::integral_constant<int, W> lanes;
+  constexpr Count<W> lanes;
+  constexpr Count<0> none;
   int j = 0;
   while (width - j >= W) {
-    const int vectors = std::min(most, block_vectors((width - j) / W));
-    if (vectors == 1) block(lanes, std::integral_constant<int, 1>(), j);
-    if (vectors == 2) block(lanes, std::integral_constant<int, 2>(), j);
-    if (vectors == 3) block(lanes, std::integral_constant<int, 3>(), j);
+    const int left = (width - j) / W;
+    const bool quad = QUADS && width % W == 4;
+    if constexpr (QUADS)
+      if (quad && left == 2) return block(lanes, Count<2>(), Count<1>(), j);
+    const int vectors = left % 2 == 0 ? 2 : left == 3 && !quad ? std::min(most, 3) : quad || left == 1 ? 1 : 2;
+    if (vectors == 1) block(lanes, Count<1>(), none, j);
+    if (vectors == 2) block(lanes, Count<2>(), none, j);
+    if (vectors == 3) block(lanes, Count<3>(), none, j);
     j += vectors * W;
   }
-  constexpr std::integral_constant<int, 1> one;
   if constexpr (W == 16)
-    if (width - j >= 8) block(std::integral_constant<int, 8>(), one, j), j += 8;
+    if (width - j >= 8) block(Count<8>(), Count<1>(), none, j), j += 8;
   if constexpr (W > 4)
-    if (j < width) block(std::integral_constant<int, 4>(), one, j);
+    if (j < width) block(Count<4>(), Count<1>(), none, j);
 }
 
 // w: [depth][w_stride], w_stride a multiple of kChannelMultiple; bias, sum, square: [w_stride].
-template <int W, bool STATS, bool MASK>
+template <int W, bool STATS, bool MASK, bool STRETCH>
 LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int depth, const float* w,
                                int w_stride, const float* bias, float* sum, float* square, bool add,
                                const Rows& mask, Ahead* ahead) {
   constexpr int kPixels = W == 16 ? 8 : 4;
-  for_blocks<W>(w_stride, 3, [&](auto lanes, auto vectors, int j) LANAS_LAMBDA {
-    constexpr int L = decltype(lanes)::value, V = decltype(vectors)::value;
+  for_blocks<W, (W > 4)>(w_stride, 3, [&](auto lanes, auto vectors, auto quad, int j) LANAS_LAMBDA {
+    constexpr int L = decltype(lanes)::value, V = decltype(vectors)::value, Q = decltype(quad)::value;
     for (int t = 0; t < out.count; ++t) {
       float *to = out.row[t] + j, *s = STATS ? sum + j : nullptr, *q = STATS ? square + j : nullptr;
       const float *from = in.row[t], *masking = MASK ? mask.row[t] + j : nullptr;
-      const int done =
-          product_row<L, kPixels, V, STATS, MASK>(to, out.stride, from, in.stride, pixels, depth, w + j,
-                                                  w_stride, bias + j, add, s, q, masking, mask.stride, ahead);
+      const int done = product_row<L, kPixels, V, Q, STATS, MASK, STRETCH>(
+          to, out.stride, from, in.stride, pixels, depth, w + j, w_stride, bias + j, add, s, q, masking,
+          mask.stride, ahead);
       if (done < pixels)
-        product_row<L, 1, V, STATS, MASK>(to + done * out.stride, out.stride, from + done * in.stride,
-                                          in.stride, pixels - done, depth, w + j, w_stride, bias + j, add, s,
-                                          q, MASK ? masking + done * mask.stride : nullptr, mask.stride,
-                                          ahead);
+        product_row<L, 1, V, Q, STATS, MASK, false>(
+            to + done * out.stride, out.stride, from + done * in.stride, in.stride, pixels - done, depth,
+            w + j, w_stride, bias + j, add, s, q, MASK ? masking + done * mask.stride : nullptr, mask.stride,
+            ahead);
     }
   });
 }
@@ -127,8 +159,15 @@ template <int W, bool STATS>
 LANAS_INLINE void product(const Rows& out, const Rows& in, int pixels, int depth, const float* w,
                           int w_stride, const float* bias, float* sum, float* square, bool add = false,
                           Ahead* ahead = nullptr) {
+  if constexpr (!STATS)
+    if (ahead && ahead->stretches())
+      return isolated<W>([=]() LANAS_LAMBDA {
+        product_rows<W, false, false, true>(out, in, pixels, depth, w, w_stride, bias, nullptr, nullptr, add,
+                                            {}, ahead);
+      });
   isolated<W>([=]() LANAS_LAMBDA {
-    product_rows<W, STATS, false>(out, in, pixels, depth, w, w_stride, bias, sum, square, add, {}, ahead);
+    product_rows<W, STATS, false, false>(out, in, pixels, depth, w, w_stride, bias, sum, square, add, {},
+                                         ahead);
   });
 }
 // out (+)= in * w where mask is above 0, from 0 on elsewhere; zeros: [w_stride], in the place of a bias.
@@ -136,8 +175,8 @@ template <int W>
 LANAS_INLINE void masked_product(const Rows& out, const Rows& mask, const Rows& in, int pixels, int depth,
                                  const float* w, int w_stride, const float* zeros, bool add, Ahead* ahead) {
   isolated<W>([=]() LANAS_LAMBDA {
-    product_rows<W, false, true>(out, in, pixels, depth, w, w_stride, zeros, nullptr, nullptr, add, mask,
-                                 ahead);
+    product_rows<W, false, true, false>(out, in, pixels, depth, w, w_stride, zeros, nullptr, nullptr, add,
+                                        mask, ahead);
   });
 }
 
@@ -212,7 +251,7 @@ LANAS_INLINE void product_gradient_block(float* dw, int dw_stride, const Rows& i
 template <int W>
 LANAS_INLINE void product_gradient(float* dw, int dw_stride, int depth, const Rows& in, const Rows& dy,
                                    int pixels) {
-  for_blocks<W>(dw_stride, 2, [&](auto lanes, auto vectors, int j) LANAS_LAMBDA {
+  for_blocks<W, false>(dw_stride, 2, [&](auto lanes, auto vectors, auto, int j) LANAS_LAMBDA {
     constexpr int L = decltype(lanes)::value, V = decltype(vectors)::value;
     constexpr int kRows = (V == 1 ? 16 : 8) / (W == 16 ? 1 : 2);
     isolated<W>([=]() LANAS_LAMBDA {

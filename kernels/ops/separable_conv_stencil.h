@@ -50,7 +50,7 @@ LANAS_INLINE void stencil_loops(float* const* out, const float* in, const float*
           const float* from = in + s.column[kx] + v * W;
 #pragma GCC unroll 16
           for (int i = 0; i < kInputs; ++i, from += s.row_step) {
-            const Vec<W> x = in_register<W>(load<W>(from));
+            const Vec<W> x = in_register(load<W>(from));
 #pragma GCC unroll 4
             for (int t = 0; t < ROWS; ++t)
               if (0 <= i - Step * t && i - Step * t < K) acc[t] += w[(i - Step * t) * K + kx] * x;
@@ -94,7 +94,7 @@ LANAS_INLINE void stencil_gradient_loops(float* sums, const float* const* g, con
           const float* from = in + s.column[kx] + v * W;
 #pragma GCC unroll 16
           for (int i = 0; i < kInputs; ++i, from += s.row_step) {
-            const Vec<W> x = in_register<W>(load<W>(from));
+            const Vec<W> x = in_register(load<W>(from));
 #pragma GCC unroll 4
             for (int t = 0; t < ROWS; ++t)
               if (0 <= i - Step * t && i - Step * t < K) acc[(i - Step * t) * K + kx] += d[t] * x;

@@ -59,14 +59,23 @@ template <int W>
 LANAS_INLINE void store(float* p, Vec<W> v) {
   *reinterpret_cast<typename VecType<W>::unaligned*>(p) = v;
 }
+// The same for vectors of whatever width.
+template <class V>
+LANAS_INLINE V load_as(const V&, const float* p) {
+  return load<int(sizeof(V) / sizeof(float))>(p);
+}
+template <class V>
+LANAS_INLINE void store_all(float* p, V v) {
+  store<int(sizeof(V) / sizeof(float))>(p, v);
+}
 template <int W>
 LANAS_INLINE Vec<W> broadcast(float s) {
   return s - Vec<W>{};
 }
 
 // Keeps v in a register: the compiler would rather load it again for each multiply-add.
-template <int W>
-LANAS_INLINE Vec<W> in_register(Vec<W> v) {
+template <class V>
+LANAS_INLINE V in_register(V v) {
 #if defined(__x86_64__)
   asm("" : "+v"(v));
 #endif
