@@ -47,6 +47,7 @@ class InferenceNetwork {
  public:
   // Adds its weights (folded weights and biases) to `folded`, which starts with random values of the right
   // shapes: enough to measure latency. Pointwise weights [cout,1,1,cin] lie transposed, [cin][cout].
+  // All lie in the order in which the ops read them: on the cpu one asks for the next one's meanwhile.
   InferenceNetwork(const NetworkConfig& config, const Genotype& genotype, ParameterStore& folded);
 
   // Fills `folded` from a trained Network's stores.
