@@ -1,7 +1,7 @@
-// norm.h -- how a tensor is normalised on its way into an op: z = gamma (x - mean) inv_std + beta, per channel.
-// mean == nullptr: z = x. gamma == nullptr: no affine part (then beta is null too).
-// An op that normalises its input by *batch* statistics of that input owns the whole batch-norm backward: its dx
-// includes the way through mean and inv_std, so statistics carry no gradient of their own.
+// norm.h -- how a tensor is normalised on its way into an op: z = gamma (x - mean) inv_std + beta.
+// All are per channel. mean null: z = x. gamma null: no affine part (then beta is null too).
+// An op that normalises its input by *batch* statistics of that input owns the whole batch-norm backward: its
+// dx includes the way through mean and inv_std, so statistics carry no gradient of their own.
 #pragma once
 
 namespace lanas {

@@ -80,7 +80,7 @@ LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in
         });
         mask += mask_stride;
       }
-      acc[r].each([&](auto& a, int j) LANAS_LAMBDA { store_all(to + j, a); });
+      acc[r].each([&](auto& a, int j) LANAS_LAMBDA { store_as(to + j, a); });
     }
     if constexpr (!STATS) continue;
     Block s, q;
@@ -95,8 +95,8 @@ LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in
       }
       if constexpr (QUAD) s.quad += acc[r].quad, q.quad += acc[r].quad * acc[r].quad;
     }
-    s.each([&](auto& v, int j) LANAS_LAMBDA { store_all(sum + j, v); });
-    q.each([&](auto& v, int j) LANAS_LAMBDA { store_all(square + j, v); });
+    s.each([&](auto& v, int j) LANAS_LAMBDA { store_as(sum + j, v); });
+    q.each([&](auto& v, int j) LANAS_LAMBDA { store_as(square + j, v); });
   }
   return p;
 }
@@ -120,7 +120,11 @@ LANAS_INLINE void for_blocks(int width, int most, Block&& block) {
     const bool quad = QUADS && width % W == 4;
     if constexpr (QUADS)
       if (quad && left == 2) return block(lanes, Count<2>(), Count<1>(), j);
-    const int vectors = left % 2 == 0 ? 2 : left == 3 && !quad ? std::min(most, 3) : quad || left == 1 ? 1 : 2;
+    int vectors = 2;
+    if (left == 1 || (quad && left % 2 == 1))
+      vectors = 1;
+    else if (left == 3)
+      vectors = std::min(most, 3);
     if (vectors == 1) block(lanes, Count<1>(), none, j);
     if (vectors == 2) block(lanes, Count<2>(), none, j);
     if (vectors == 3) block(lanes, Count<3>(), none, j);

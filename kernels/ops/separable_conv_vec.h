@@ -65,7 +65,7 @@ LANAS_INLINE V load_as(const V&, const float* p) {
   return load<int(sizeof(V) / sizeof(float))>(p);
 }
 template <class V>
-LANAS_INLINE void store_all(float* p, V v) {
+LANAS_INLINE void store_as(float* p, V v) {
   store<int(sizeof(V) / sizeof(float))>(p, v);
 }
 template <int W>

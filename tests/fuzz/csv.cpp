@@ -1,6 +1,7 @@
 // csv.cpp -- fuzzing the reader of tables (predictor/csv.h): every cell is read in every way, and what was
 // read is a data set or refused.
 #include "predictor/csv.h"
+
 #include "predictor/dataset.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -23,7 +24,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
       const Dataset data = read_dataset(table, features, table.columns().back());
       for (const double y : data.y)
         if (!(y > 0)) fuzz::found("a target that is not above 0", std::to_string(y));
-      if (data.x.size() != size_t(data.rows) * size_t(data.columns)) fuzz::found("a table of another size", "");
+      if (data.x.size() != size_t(data.rows) * size_t(data.columns))
+        fuzz::found("a table of another size", "");
     });
   return 0;
 }

@@ -22,7 +22,8 @@ int memory_file() {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
   const int file = memory_file();
-  if (ftruncate(file, 0) != 0 || pwrite(file, bytes, size, 0) != ssize_t(size)) fuzz::found("a write", "failed");
+  if (ftruncate(file, 0) != 0 || pwrite(file, bytes, size, 0) != ssize_t(size))
+    fuzz::found("a write", "failed");
   fuzz::refuses_or_reads([&] {
     const TensorFile tensors = read_tensors("/proc/self/fd/" + std::to_string(file));
     for (const auto& [name, entry] : tensors.tensors)
