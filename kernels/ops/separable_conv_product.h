@@ -18,6 +18,14 @@ struct Rows {
   int stride;
 };
 
+// Does row t + 1 of each begin where row t of it ends?
+LANAS_INLINE bool one_run(const Rows& rows, int pixels) {
+  bool run = true;
+  for (int t = 1; t < rows.count; ++t)
+    run &= rows.row[t] == rows.row[t - 1] + ptrdiff_t(pixels) * rows.stride;
+  return run;
+}
+
 // What of a row a block takes in registers: V vectors of W floats and, where QUAD, four floats more.
 template <int W, int V, bool QUAD>
 struct RowBlock {
@@ -35,12 +43,17 @@ struct RowBlock {
 
 // One row times the columns of a RowBlock, P pixels at a time; returns the pixels done. add: to what out
 // holds. STATS: adds the outputs and their squares to sum and square. MASK: products where mask is not above
-// 0 become 0. STRETCH: each turn asks for a line of ahead's stretch.
-template <int W, int P, int V, bool QUAD, bool STATS, bool MASK, bool STRETCH>
+// 0 become 0. STRETCH: each turn asks for a line of ahead's stretch. DEPTH: where not 0, it is depth, and the
+// weights of V = 1 stay in registers.
+template <int W, int P, int V, bool QUAD, bool STATS, bool MASK, bool STRETCH, int DEPTH = 0>
 LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in_stride, int pixels,
                              int depth, const float* w, int w_stride, const float* bias, bool add, float* sum,
                              float* square, const float* mask, int mask_stride, Ahead* ahead) {
   using Block = RowBlock<W, V, QUAD>;
+  static_assert(DEPTH == 0 || (V == 1 && !QUAD));
+  Vec<W> held[DEPTH + 1];
+#pragma GCC unroll 8
+  for (int i = 0; i < DEPTH; ++i) held[i] = load<W>(w + i * w_stride);
   int p = 0;
   for (; p + P <= pixels; p += P, in += P * in_stride, out += P * out_stride) {
     if (ahead) ahead->some();
@@ -59,7 +72,11 @@ LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in
     const float* line = nullptr;
     ptrdiff_t line_step = 0;
     if constexpr (STRETCH) line = ahead->take(depth, line_step);
-    for (int i = 0; i < depth; ++i, wi += w_stride) {
+#pragma GCC unroll 8
+    for (int i = 0; i < DEPTH; ++i)
+#pragma GCC unroll 8
+      for (int r = 0; r < P; ++r) acc[r].whole[0] += x[r][i] * held[i];
+    for (int i = 0; DEPTH == 0 && i < depth; ++i, wi += w_stride) {
       if constexpr (STRETCH) __builtin_prefetch(line, 0, 2), line += line_step;
       Block b;
       b.each([&](auto& v, int j) LANAS_LAMBDA { v = in_register(load_as(v, wi + j)); });
@@ -141,15 +158,25 @@ template <int W, bool STATS, bool MASK, bool STRETCH>
 LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int depth, const float* w,
                                int w_stride, const float* bias, float* sum, float* square, bool add,
                                const Rows& mask, Ahead* ahead) {
-  constexpr int kPixels = W == 16 ? 8 : 4;
+  const bool run = one_run(in, pixels) && one_run(out, pixels) && (!MASK || one_run(mask, pixels));
+  const int rows = run ? 1 : out.count;
+  if (run) pixels *= out.count;  // short rows cost a third of a product on their own
   for_blocks<W, (W > 4)>(w_stride, 3, [&](auto lanes, auto vectors, auto quad, int j) LANAS_LAMBDA {
     constexpr int L = decltype(lanes)::value, V = decltype(vectors)::value, Q = decltype(quad)::value;
-    for (int t = 0; t < out.count; ++t) {
+    constexpr int kPixels = W == 16 || (W == 8 && V == 1) ? 8 : 4;  // what registers have room for
+    for (int t = 0; t < rows; ++t) {
       float *to = out.row[t] + j, *s = STATS ? sum + j : nullptr, *q = STATS ? square + j : nullptr;
       const float *from = in.row[t], *masking = MASK ? mask.row[t] + j : nullptr;
-      const int done = product_row<L, kPixels, V, Q, STATS, MASK, STRETCH>(
-          to, out.stride, from, in.stride, pixels, depth, w + j, w_stride, bias + j, add, s, q, masking,
-          mask.stride, ahead);
+      const auto whole = [&](auto count, auto known) LANAS_LAMBDA {
+        return product_row < L, count, V, Q, STATS, MASK, STRETCH && known == 0,
+               known > (to, out.stride, from, in.stride, pixels, depth, w + j, w_stride, bias + j, add, s, q,
+                        masking, mask.stride, ahead);
+      };
+      int done = 0;
+      if constexpr (W == 8 && L == 8 && V == 1 && !Q)
+        done = depth == 8 ? whole(Count<4>(), Count<8>()) : whole(Count<kPixels>(), Count<0>());
+      else
+        done = whole(Count<kPixels>(), Count<0>());
       if (done < pixels)
         product_row<L, 1, V, Q, STATS, MASK, false>(
             to + done * out.stride, out.stride, from + done * in.stride, in.stride, pixels - done, depth,
@@ -190,7 +217,7 @@ LANAS_INLINE int flat_row(float* out, const float* in, int vectors, const float*
                           float* sum, float* square, std::integer_sequence<int, I...>) {
   const Vec<W> weights[C] = {load<W>(w + I * W)...};
   const Vec<W> start = load<W>(bias);
-  Vec<W> s = {}, q = {};
+  Vec<W> s[2] = {}, q[2] = {};
   int v = 0;
   for (; v + U <= vectors; v += U) {
     Vec<W> acc[U];
@@ -203,10 +230,11 @@ LANAS_INLINE int flat_row(float* out, const float* in, int vectors, const float*
 #pragma GCC unroll 4
     for (int u = 0; u < U; ++u) {
       store<W>(out + (v + u) * W, acc[u]);
-      if constexpr (STATS) s += acc[u], q += acc[u] * acc[u];
+      if constexpr (STATS) s[u % 2] += acc[u], q[u % 2] += acc[u] * acc[u];
     }
   }
-  if constexpr (STATS) store<W>(sum, load<W>(sum) + s), store<W>(square, load<W>(square) + q);
+  if constexpr (STATS)
+    store<W>(sum, load<W>(sum) + (s[0] + s[1])), store<W>(square, load<W>(square) + (q[0] + q[1]));
   return v;
 }
 template <int W, int C, bool STATS>
@@ -274,13 +302,18 @@ LANAS_INLINE void product_gradient(float* dw, int dw_stride, int depth, const Ro
 template <int W, int C, int... I>
 LANAS_INLINE void flat_gradient_rows(float* dw, const Rows& in, const Rows& dy, int vectors,
                                      std::integer_sequence<int, I...>) {
-  Vec<W> acc[C] = {load<W>(dw + I * W)...};
-  for (int t = 0; t < in.count; ++t)
-    for (int v = 0; v < vectors; ++v) {
-      const Vec<W> x = load<W>(in.row[t] + v * W), g = load<W>(dy.row[t] + v * W);
-      ((acc[I] += pick_channel<W, C, I>(x) * g), ...);
-    }
-  (store<W>(dw + I * W, acc[I]), ...);
+  Vec<W> acc[C] = {load<W>(dw + I * W)...}, odd[C] = {};
+  const auto add = [&](Vec<W>* sums, const float* a, const float* b) LANAS_LAMBDA {
+    const Vec<W> x = load<W>(a), g = load<W>(b);
+    ((sums[I] += pick_channel<W, C, I>(x) * g), ...);
+  };
+  for (int t = 0; t < in.count; ++t) {
+    const float *x = in.row[t], *g = dy.row[t];
+    int v = 0;
+    for (; v + 2 <= vectors; v += 2, x += 2 * W, g += 2 * W) add(acc, x, g), add(odd, x + W, g + W);
+    if (v < vectors) add(acc, x, g);
+  }
+  (store<W>(dw + I * W, acc[I] + odd[I]), ...);
 }
 template <int W, int C>
 LANAS_INLINE void flat_product_gradient(float* dw, const Rows& in, const Rows& dy, int vectors) {

@@ -18,6 +18,51 @@ struct StencilShape {
   const int* column;   // [k]: floats from the row's start to the first input of kernel column kx
 };
 
+// AVX-512 has 32 registers, enough for all weights or sums of a kernel. With 16 a kernel column or two of
+// them stay there, with two vectors of a row under way at once; and addresses are made from one to the next,
+// where the compiler would keep all of them, in memory.
+template <int W>
+constexpr bool kFewRegisters = W < 16;
+template <int W>
+LANAS_INLINE const float* address(const float* p) {
+  return kFewRegisters<W> ? opaque(p) : p;
+}
+
+// Vectors v, v + period, ... (U of them) of all rows of a tile; w: [K*K] of their phase.
+template <int W, int K, int Step, int ROWS, int U>
+LANAS_INLINE void stencil_vectors(float* const* out, const float* in, const Vec<W>* in_registers,
+                                  const float* weights, const StencilShape& s, int v, bool add) {
+  constexpr int kInputs = Step * (ROWS - 1) + K;
+  const ptrdiff_t apart = ptrdiff_t(s.period) * W;
+  Vec<W> acc[U][ROWS] = {};
+  if (add)
+#pragma GCC unroll 2
+    for (int u = 0; u < U; ++u)
+#pragma GCC unroll 4
+      for (int t = 0; t < ROWS; ++t) acc[u][t] = load<W>(out[t] + (v + u * s.period) * W);
+#pragma GCC unroll 8
+  for (int kx = 0; kx < K; ++kx) {
+    Vec<W> w[K];
+#pragma GCC unroll 8
+    for (int ky = 0; ky < K; ++ky)
+      w[ky] = in_registers ? in_registers[ky * K + kx] : in_register(load<W>(weights + (ky * K + kx) * W));
+    const float* from = address<W>(in + s.column[kx] + v * W);
+#pragma GCC unroll 16
+    for (int i = 0; i < kInputs; ++i, from = address<W>(from + s.row_step))
+#pragma GCC unroll 2
+      for (int u = 0; u < U; ++u) {
+        const Vec<W> x = in_register(load<W>(from + u * apart));
+#pragma GCC unroll 4
+        for (int t = 0; t < ROWS; ++t)
+          if (0 <= i - Step * t && i - Step * t < K) acc[u][t] += w[i - Step * t] * x;
+      }
+  }
+#pragma GCC unroll 2
+  for (int u = 0; u < U; ++u)
+#pragma GCC unroll 4
+    for (int t = 0; t < ROWS; ++t) store<W>(out[t] + (v + u * s.period) * W, acc[u][t]);
+}
+
 // out[t][v] (+)= sum_{ky,kx} w[ky,kx] in[Step*t + ky][v + column kx]; add: to what out holds.
 template <int W, int K, int Step, int ROWS>
 LANAS_INLINE void stencil_loops(float* const* out, const float* in, const float* weights,
@@ -33,34 +78,69 @@ LANAS_INLINE void stencil_loops(float* const* out, const float* in, const float*
             acc[t] += load<W>(w) * load<W>(in + (Step * t + ky) * s.row_step + s.column[kx] + v * W);
       for (int t = 0; t < ROWS; ++t) store<W>(out[t] + v * W, acc[t]);
     }
+  } else if constexpr (kFewRegisters<W>) {
+    for (int phase = 0; phase < s.period; ++phase, weights += K * K * W) {
+      int v = phase;
+      for (; v + s.period < s.vectors; v += 2 * s.period) {
+        if (ahead) ahead->some(), ahead->some();
+        stencil_vectors<W, K, Step, ROWS, 2>(out, in, nullptr, weights, s, v, add);
+      }
+      if (v < s.vectors) stencil_vectors<W, K, Step, ROWS, 1>(out, in, nullptr, weights, s, v, add);
+    }
   } else {
-    constexpr int kInputs = Step * (ROWS - 1) + K;
     for (int phase = 0; phase < s.period; ++phase, weights += K * K * W) {
       Vec<W> w[K * K];
 #pragma GCC unroll 32
       for (int i = 0; i < K * K; ++i) w[i] = load<W>(weights + i * W);
       for (int v = phase; v < s.vectors; v += s.period) {
         if (ahead) ahead->some();
-        Vec<W> acc[ROWS] = {};
-        if (add)
-#pragma GCC unroll 4
-          for (int t = 0; t < ROWS; ++t) acc[t] = load<W>(out[t] + v * W);
-#pragma GCC unroll 8
-        for (int kx = 0; kx < K; ++kx) {
-          const float* from = in + s.column[kx] + v * W;
-#pragma GCC unroll 16
-          for (int i = 0; i < kInputs; ++i, from += s.row_step) {
-            const Vec<W> x = in_register(load<W>(from));
-#pragma GCC unroll 4
-            for (int t = 0; t < ROWS; ++t)
-              if (0 <= i - Step * t && i - Step * t < K) acc[t] += w[(i - Step * t) * K + kx] * x;
-          }
-        }
-#pragma GCC unroll 4
-        for (int t = 0; t < ROWS; ++t) store<W>(out[t] + v * W, acc[t]);
+        stencil_vectors<W, K, Step, ROWS, 1>(out, in, w, weights, s, v, add);
       }
     }
   }
+}
+
+// Kernel columns [Column, Column + COLUMNS) of the sums of one phase.
+template <int W, int K, int Step, int ROWS, int Column, int COLUMNS>
+LANAS_INLINE void stencil_gradient_columns(float* sums, const float* const* g, const float* in,
+                                           const StencilShape& s, int phase, Ahead* ahead) {
+  constexpr int kInputs = Step * (ROWS - 1) + K;
+  Vec<W> acc[K][COLUMNS];
+#pragma GCC unroll 8
+  for (int ky = 0; ky < K; ++ky)
+#pragma GCC unroll 8
+    for (int kx = 0; kx < COLUMNS; ++kx) acc[ky][kx] = load<W>(sums + (ky * K + Column + kx) * W);
+  for (int v = phase; v < s.vectors; v += s.period) {
+    if (Column == 0 && ahead) ahead->some();
+    Vec<W> d[ROWS];
+#pragma GCC unroll 4
+    for (int t = 0; t < ROWS; ++t) d[t] = load<W>(g[t] + v * W);
+    const float* from[COLUMNS];
+#pragma GCC unroll 8
+    for (int kx = 0; kx < COLUMNS; ++kx) from[kx] = address<W>(in + s.column[Column + kx] + v * W);
+    const auto tap = [&](int i, int kx) LANAS_LAMBDA {
+      const Vec<W> x = in_register(load<W>(from[kx]));
+      from[kx] = address<W>(from[kx] + s.row_step);
+#pragma GCC unroll 4
+      for (int t = 0; t < ROWS; ++t)
+        if (0 <= i - Step * t && i - Step * t < K) acc[i - Step * t][kx] += d[t] * x;
+    };
+    if constexpr (kFewRegisters<W>) {  // few sums: as far as can be from one addition to a sum to its next
+#pragma GCC unroll 16
+      for (int i = 0; i < kInputs; ++i)
+#pragma GCC unroll 8
+        for (int kx = 0; kx < COLUMNS; ++kx) tap(i, kx);
+    } else {
+#pragma GCC unroll 8
+      for (int kx = 0; kx < COLUMNS; ++kx)
+#pragma GCC unroll 16
+        for (int i = 0; i < kInputs; ++i) tap(i, kx);
+    }
+  }
+#pragma GCC unroll 8
+  for (int ky = 0; ky < K; ++ky)
+#pragma GCC unroll 8
+    for (int kx = 0; kx < COLUMNS; ++kx) store<W>(sums + (ky * K + Column + kx) * W, acc[ky][kx]);
 }
 
 // sums[phase][ky,kx] += sum_{t,v} g[t][v] in[Step*t + ky][v + column kx]; lanes are added up at the end.
@@ -79,31 +159,16 @@ LANAS_INLINE void stencil_gradient_loops(float* sums, const float* const* g, con
         }
     }
   } else {
-    constexpr int kInputs = Step * (ROWS - 1) + K;
-    for (int phase = 0; phase < s.period; ++phase, sums += K * K * W) {
-      Vec<W> acc[K * K];
-#pragma GCC unroll 32
-      for (int i = 0; i < K * K; ++i) acc[i] = load<W>(sums + i * W);
-      for (int v = phase; v < s.vectors; v += s.period) {
-        if (ahead) ahead->some();
-        Vec<W> d[ROWS];
-#pragma GCC unroll 4
-        for (int t = 0; t < ROWS; ++t) d[t] = load<W>(g[t] + v * W);
-#pragma GCC unroll 8
-        for (int kx = 0; kx < K; ++kx) {
-          const float* from = in + s.column[kx] + v * W;
-#pragma GCC unroll 16
-          for (int i = 0; i < kInputs; ++i, from += s.row_step) {
-            const Vec<W> x = in_register(load<W>(from));
-#pragma GCC unroll 4
-            for (int t = 0; t < ROWS; ++t)
-              if (0 <= i - Step * t && i - Step * t < K) acc[(i - Step * t) * K + kx] += d[t] * x;
-          }
-        }
+    constexpr bool kPairs = kFewRegisters<W> && K > 3;
+    for (int phase = 0; phase < s.period; ++phase, sums += K * K * W)
+      if constexpr (kPairs) {
+        static_assert(K == 5);
+        stencil_gradient_columns<W, K, Step, ROWS, 0, 2>(sums, g, in, s, phase, ahead);
+        stencil_gradient_columns<W, K, Step, ROWS, 2, 2>(sums, g, in, s, phase, ahead);
+        stencil_gradient_columns<W, K, Step, ROWS, 4, 1>(sums, g, in, s, phase, ahead);
+      } else {
+        stencil_gradient_columns<W, K, Step, ROWS, 0, K>(sums, g, in, s, phase, ahead);
       }
-#pragma GCC unroll 32
-      for (int i = 0; i < K * K; ++i) store<W>(sums + i * W, acc[i]);
-    }
   }
 }
 
