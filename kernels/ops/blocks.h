@@ -176,8 +176,40 @@ LANAS_INLINE void write_block(const View<T>& y, int64_t p, int count, const T* b
   if (!y.packed()) copy_pixels<T>(y.pixel(p), y.stride, buffer, y.c, count, y.c);
 }
 
+// The blocks after those that a loop goes through, of up to 4 tensors: it asks for their lines one by one,
+// where all at once would make the processor wait.
+template <class T>
+struct NextBlocks {
+  static constexpr int kLine = 64 / int(sizeof(T));  // elements
+  const char* at[4] = {};
+  int count = 0;
+
+  // The pixels behind [p, p + pixels) of x. Those of a slice of channels are asked for at once.
+  LANAS_INLINE void add(const View<T>& x, int64_t p, int pixels) {
+    if (!x.packed()) return prefetch_next(x, p, pixels);
+    if (p + 2 * pixels <= x.pixels()) at[count++] = reinterpret_cast<const char*>(x.pixel(p + pixels));
+  }
+  LANAS_INLINE void ask(int element) const {
+    for (int k = 0; k < count; ++k) __builtin_prefetch(at[k] + size_t(element) * sizeof(T), 0, 2);
+  }
+};
+
 // body(i, j) for every element i of a run of `count` elements, j = i % period being its lane. The iterations
 // of one period are independent.
+template <class T, class Body>
+LANAS_INLINE void for_lanes(int count, int period, const NextBlocks<T>& next, Body body) {
+  constexpr int kStep = NextBlocks<T>::kLine;
+  for (int i = 0; i < count; i += period) {
+    const int lanes = std::min(period, count - i);
+    int j = 0;
+    for (; j + kStep <= lanes; j += kStep) {
+      next.ask(i + j);
+#pragma omp simd
+      for (int k = 0; k < kStep; ++k) body(i + j + k, j + k);
+    }
+    for (; j < lanes; ++j) body(i + j, j);
+  }
+}
 template <class Body>
 LANAS_INLINE void for_lanes(int count, int period, Body body) {
   for (int i = 0; i < count; i += period) {
@@ -189,15 +221,22 @@ LANAS_INLINE void for_lanes(int count, int period, Body body) {
 // lanes[j] += value(i, j) over the elements i of lane j; four periods at a time, so that a lane is read and
 // written once for four elements.
 template <class T, class Value>
-LANAS_INLINE void add_lanes(T* lanes, int count, int period, Value value) {
+LANAS_INLINE void add_lanes(T* lanes, int count, int period, const NextBlocks<T>& next, Value value) {
+  constexpr int kStep = NextBlocks<T>::kLine;
   int i = 0;
   for (; i + 4 * period <= count; i += 4 * period) {
-#pragma omp simd
-    for (int j = 0; j < period; ++j) {
+    const auto add = [=](int j) __attribute__((always_inline)) {
       const int k = i + j;
       lanes[j] +=
           (value(k, j) + value(k + period, j)) + (value(k + 2 * period, j) + value(k + 3 * period, j));
+    };
+    int j = 0;
+    for (; j + kStep <= period; j += kStep) {
+      for (int k = 0; k < 4; ++k) next.ask(i + k * period + j);
+#pragma omp simd
+      for (int k = 0; k < kStep; ++k) add(j + k);
     }
+    for (; j < period; ++j) add(j);
   }
   for (; i < count; i += period) {
     const int width = std::min(period, count - i);

@@ -12,7 +12,8 @@ namespace {
 
 // Sums of kTerms terms from `first` on: y (+)= shift + sum scale_k x_k. Pointers are to this block.
 template <int kTerms, class T>
-LANAS_INLINE void add_terms(T* y, const T* const* x, const T* scale, const T* shift, int count, int period) {
+LANAS_INLINE void add_terms(T* y, const T* const* x, const T* scale, const T* shift, int count, int period,
+                            const NextBlocks<T>& next) {
   const T* in[4];
   for (int k = 0; k < 4; ++k) in[k] = x[k < kTerms ? k : 0];
   const T *x0 = in[0], *x1 = in[1], *x2 = in[2], *x3 = in[3];
@@ -24,23 +25,23 @@ LANAS_INLINE void add_terms(T* y, const T* const* x, const T* scale, const T* sh
     return value;
   };
   if (shift)
-    for_lanes(count, period, [=](int i, int j) { y[i] = shift[j] + sum(i, j); });
+    for_lanes(count, period, next, [=](int i, int j) { y[i] = shift[j] + sum(i, j); });
   else
-    for_lanes(count, period, [=](int i, int j) { y[i] += sum(i, j); });
+    for_lanes(count, period, next, [=](int i, int j) { y[i] += sum(i, j); });
 }
 
 template <class T>
 LANAS_INLINE void add_group(int terms, T* y, const T* const* x, const T* scale, const T* shift, int count,
-                            int period) {
+                            int period, const NextBlocks<T>& next) {
   switch (terms) {
     case 1:
-      return add_terms<1>(y, x, scale, shift, count, period);
+      return add_terms<1>(y, x, scale, shift, count, period, next);
     case 2:
-      return add_terms<2>(y, x, scale, shift, count, period);
+      return add_terms<2>(y, x, scale, shift, count, period, next);
     case 3:
-      return add_terms<3>(y, x, scale, shift, count, period);
+      return add_terms<3>(y, x, scale, shift, count, period, next);
     default:
-      return add_terms<4>(y, x, scale, shift, count, period);
+      return add_terms<4>(y, x, scale, shift, count, period, next);
   }
 }
 
@@ -80,17 +81,19 @@ void reduce_terms(double* sums, double* partials, const Reduction<T>& reduction,
     for (int64_t b = blocks.chunk_begin(chunk); b < blocks.chunk_end(chunk); ++b) {
       const int64_t p = blocks.first(b);
       const int pixels = blocks.count(b), count = pixels * c;
-      prefetch_next(dy, p, pixels);
+      NextBlocks<T> next_dy;
+      next_dy.add(dy, p, pixels);
       const T* g = read_block(dy, p, pixels, buffer.get());
       T* total = accumulators + terms * period;
-      add_lanes(total, count, period, [=](int i, int) { return g[i]; });
+      add_lanes(total, count, period, next_dy, [=](int i, int) { return g[i]; });
       for (int64_t k = 0; k < terms; ++k) {
         if (!reduction.needs(size_t(k))) continue;
-        prefetch_next(reduction.terms[size_t(k)].x, p, pixels);
+        NextBlocks<T> next;
+        next.add(reduction.terms[size_t(k)].x, p, pixels);
         const T* x = read_block(reduction.terms[size_t(k)].x, p, pixels, buffer.get() + blocks.elements());
         const T* center = centers + k * period;
         T* product = accumulators + k * period;
-        add_lanes(product, count, period, [=](int i, int j) { return g[i] * (x[i] - center[j]); });
+        add_lanes(product, count, period, next, [=](int i, int j) { return g[i] * (x[i] - center[j]); });
       }
     }
     double* mine = partials + chunk * columns;
@@ -103,16 +106,16 @@ void reduce_terms(double* sums, double* partials, const Reduction<T>& reduction,
 // dx = a dy + b x + d + beta dx for one block; b and d null: without them.
 template <class T>
 LANAS_INLINE void apply_gradient(T* out, const T* g, const T* x, const T* a, const T* b, const T* d, T beta,
-                                 int count, int period) {
+                                 int count, int period, const NextBlocks<T>& next) {
   if (b && beta == 0)
-    for_lanes(count, period, [=](int i, int j) { out[i] = a[j] * g[i] + (b[j] * x[i] + d[j]); });
+    for_lanes(count, period, next, [=](int i, int j) { out[i] = a[j] * g[i] + (b[j] * x[i] + d[j]); });
   else if (b)
-    for_lanes(count, period,
+    for_lanes(count, period, next,
               [=](int i, int j) { out[i] = beta * out[i] + (a[j] * g[i] + (b[j] * x[i] + d[j])); });
   else if (beta == 0)
-    for_lanes(count, period, [=](int i, int j) { out[i] = a[j] * g[i]; });
+    for_lanes(count, period, next, [=](int i, int j) { out[i] = a[j] * g[i]; });
   else
-    for_lanes(count, period, [=](int i, int j) { out[i] = beta * out[i] + a[j] * g[i]; });
+    for_lanes(count, period, next, [=](int i, int j) { out[i] = beta * out[i] + a[j] * g[i]; });
 }
 
 // Lanes [terms][3][period] of a, b, d; see apply_gradient. Without sums only a.
@@ -168,11 +171,13 @@ void mixed_sum_forward(View<T> y, std::span<const MixedSumTerm<T>> terms, const 
     for (int k = 0; k < count; k += 4) {
       const int group = std::min(4, count - k);
       const T* x[4] = {};
+      NextBlocks<T> next;
       for (int i = 0; i < group; ++i) {
-        prefetch_next(terms[size_t(k + i)].x, p, pixels);
+        next.add(terms[size_t(k + i)].x, p, pixels);
         x[i] = read_block(terms[size_t(k + i)].x, p, pixels, buffer + (i + 1) * blocks.elements());
       }
-      add_group(group, out, x, scale + int64_t{k} * period, k == 0 ? shift : nullptr, pixels * c, period);
+      add_group(group, out, x, scale + int64_t{k} * period, k == 0 ? shift : nullptr, pixels * c, period,
+                next);
     }
     write_block(y, p, pixels, out);
   });
@@ -213,13 +218,14 @@ void mixed_sum_backward(std::span<const MixedSumTerm<T>> terms,
       const View<T> dx = gradients[k].dx;
       if (!dx) continue;
       const bool through = batch_statistics && terms[k].mean;
-      if (dx.data != terms[k].x.data) prefetch_next(dx, p, pixels);
-      if (through) prefetch_next(terms[k].x, p, pixels);
+      NextBlocks<T> next;
+      if (dx.data != terms[k].x.data) next.add(dx, p, pixels);
+      if (through) next.add(terms[k].x, p, pixels);
       const T* a = parameters + int64_t(k) * 3 * period;
       const T* x = through ? read_block(terms[k].x, p, pixels, buffer + blocks.elements()) : nullptr;
       T* out = open_block(dx, p, pixels, buffer + 2 * blocks.elements(), gradients[k].beta != 0);
       apply_gradient(out, g, x, a, through ? a + period : nullptr, a + 2 * period, gradients[k].beta,
-                     pixels * c, period);
+                     pixels * c, period, next);
       write_block(dx, p, pixels, out);
     }
   });

@@ -223,7 +223,8 @@ LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int 
   if (STATS) {
     if (!next) lines.add(f.x, n + 1, false, plan.spread(), plan.op.offset);
     lines.add(next ? next->y : after.y, next ? n : n + 1, true);
-    lines.pace((depthwise ? plan.y.h * plan.d_vectors() / 4 : 0) + plan.y.h * plan.y.w / 8);
+    lines.pace((depthwise ? plan.y.h * plan.d_vectors() / 4 : 0) +
+               (plan.flat ? 0 : product_turns<W>(plan.cout_pad, plan.y.h * plan.y.w)));
   }
   if (weights_ahead) lines.stretch(plan.op.pointwise.data + kWeightsAhead, plan.op.pointwise.size());
   for_tiles(begin, end, depthwise ? plan.step : 1, [&](int o, int rows) LANAS_LAMBDA {

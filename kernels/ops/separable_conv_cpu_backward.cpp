@@ -262,6 +262,7 @@ LANAS_INLINE void input_gradient(const Backward& b, const Backward::Thread& t, i
 
 // What comes after image n of a unit: dy of the next unit, or that of the first, x and dx of the next image.
 // fill: dx is written whole.
+template <int W>
 LANAS_INLINE void ask_ahead(const Backwards& all, const Backward& b, int n, bool fill, Ahead& ahead) {
   const Plan& plan = b.plan;
   const bool last = b.unit + 1 == plan.common.units;
@@ -274,10 +275,12 @@ LANAS_INLINE void ask_ahead(const Backwards& all, const Backward& b, int n, bool
     ahead.add(b.x, next, false, plan.spread(), plan.op.offset);
     ahead.add(out, next, true, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);
   }
-  // Stencils call for each vector of four rows, the product for each 8 pixels.
+  // Stencils call for each vector of four rows, products that are not flat for each few pixels.
   const int phases = b.lattice.phases * b.lattice.phases;
   const int stencils = plan.op.has_depthwise() ? b.want_dp + b.want_dw + b.want_dz * phases : 0;
-  ahead.pace(stencils * plan.y.h * plan.d_vectors() / 4 + plan.y.h * plan.y.w / 8);
+  const bool product = !plan.flat && (b.want_dw || b.want_dz);
+  ahead.pace(stencils * plan.y.h * plan.d_vectors() / 4 +
+             (product ? product_turns<W>(plan.cin_pad, plan.y.h * plan.y.w) : 0));
 }
 
 // The gradients of one unit that image n gives.
@@ -295,7 +298,7 @@ LANAS_INLINE void backward_image(const Backwards& all, const Backward& b, const 
   if (depthwise && first) pack_rows<W>(t.padded, plan, b.x, n, 0, plan.y.h, b.norm);
   if (several && first && !b.writes_sum()) std::fill_n(t.dz_sum, b.sum_size(), 0.0f);
   Ahead ahead;
-  ask_ahead(all, b, n, fill, ahead);
+  ask_ahead<W>(all, b, n, fill, ahead);
   for_tiles(0, plan.y.h, plan.step,
             [&](int o, int rows) LANAS_LAMBDA { backward_tile<W>(b, t, n, o, rows, &ahead); });
   for (int y = 0; b.want_dz && depthwise && y < b.lattice.phases; ++y)

@@ -153,6 +153,20 @@ LANAS_INLINE void for_blocks(int width, int most, Block&& block) {
     if (j < width) block(Count<4>(), Count<1>(), none, j);
 }
 
+// Pixels that product_rows takes at a time, as many as registers have room for.
+template <int W, int V>
+constexpr int kPixels = W == 16 || (W == 8 && V == 1) ? 8 : 4;
+
+// How often a product over so many pixels calls ahead->some().
+template <int W>
+LANAS_INLINE int product_turns(int width, int pixels) {
+  int turns = 0;
+  for_blocks<W, (W > 4)>(width, 3, [&](auto, auto vectors, auto, int) LANAS_LAMBDA {
+    turns += pixels / kPixels<W, decltype(vectors)::value>;
+  });
+  return turns;
+}
+
 // w: [depth][w_stride], w_stride a multiple of kChannelMultiple; bias, sum, square: [w_stride].
 template <int W, bool STATS, bool MASK, bool STRETCH>
 LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int depth, const float* w,
@@ -163,7 +177,6 @@ LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int 
   if (run) pixels *= out.count;  // short rows cost a third of a product on their own
   for_blocks<W, (W > 4)>(w_stride, 3, [&](auto lanes, auto vectors, auto quad, int j) LANAS_LAMBDA {
     constexpr int L = decltype(lanes)::value, V = decltype(vectors)::value, Q = decltype(quad)::value;
-    constexpr int kPixels = W == 16 || (W == 8 && V == 1) ? 8 : 4;  // what registers have room for
     for (int t = 0; t < rows; ++t) {
       float *to = out.row[t] + j, *s = STATS ? sum + j : nullptr, *q = STATS ? square + j : nullptr;
       const float *from = in.row[t], *masking = MASK ? mask.row[t] + j : nullptr;
@@ -174,9 +187,9 @@ LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int 
       };
       int done = 0;
       if constexpr (W == 8 && L == 8 && V == 1 && !Q)
-        done = depth == 8 ? whole(Count<4>(), Count<8>()) : whole(Count<kPixels>(), Count<0>());
+        done = depth == 8 ? whole(Count<4>(), Count<8>()) : whole(Count<kPixels<W, V>>(), Count<0>());
       else
-        done = whole(Count<kPixels>(), Count<0>());
+        done = whole(Count<kPixels<W, V>>(), Count<0>());
       if (done < pixels)
         product_row<L, 1, V, Q, STATS, MASK, false>(
             to + done * out.stride, out.stride, from + done * in.stride, in.stride, pixels - done, depth,
