@@ -181,9 +181,11 @@ LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int 
       float *to = out.row[t] + j, *s = STATS ? sum + j : nullptr, *q = STATS ? square + j : nullptr;
       const float *from = in.row[t], *masking = MASK ? mask.row[t] + j : nullptr;
       const auto whole = [&](auto count, auto known) LANAS_LAMBDA {
-        return product_row < L, count, V, Q, STATS, MASK, STRETCH && known == 0,
-               known > (to, out.stride, from, in.stride, pixels, depth, w + j, w_stride, bias + j, add, s, q,
-                        masking, mask.stride, ahead);
+        constexpr int P = decltype(count)::value, kDepth = decltype(known)::value;
+        constexpr bool kStretch = STRETCH && kDepth == 0;
+        return product_row<L, P, V, Q, STATS, MASK, kStretch, kDepth>(to, out.stride, from, in.stride, pixels,
+                                                                      depth, w + j, w_stride, bias + j, add,
+                                                                      s, q, masking, mask.stride, ahead);
       };
       int done = 0;
       if constexpr (W == 8 && L == 8 && V == 1 && !Q)
