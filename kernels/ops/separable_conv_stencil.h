@@ -28,9 +28,10 @@ LANAS_INLINE const float* address(const float* p) {
   return kFewRegisters<W> ? opaque(p) : p;
 }
 
-// Vectors v, v + period, ... (U of them) of all rows of a tile; w: [K*K] of their phase.
+// Vectors v, v + period, ... (U of them) of all rows of a tile; weights: [K*K][W] of their phase, held: the
+// same in registers, or null.
 template <int W, int K, int Step, int ROWS, int U>
-LANAS_INLINE void stencil_vectors(float* const* out, const float* in, const Vec<W>* in_registers,
+LANAS_INLINE void stencil_vectors(float* const* out, const float* in, const Vec<W>* held,
                                   const float* weights, const StencilShape& s, int v, bool add) {
   constexpr int kInputs = Step * (ROWS - 1) + K;
   const ptrdiff_t apart = ptrdiff_t(s.period) * W;
@@ -45,7 +46,7 @@ LANAS_INLINE void stencil_vectors(float* const* out, const float* in, const Vec<
     Vec<W> w[K];
 #pragma GCC unroll 8
     for (int ky = 0; ky < K; ++ky)
-      w[ky] = in_registers ? in_registers[ky * K + kx] : in_register(load<W>(weights + (ky * K + kx) * W));
+      w[ky] = held ? held[ky * K + kx] : in_register(load<W>(weights + (ky * K + kx) * W));
     const float* from = address<W>(in + s.column[kx] + v * W);
 #pragma GCC unroll 16
     for (int i = 0; i < kInputs; ++i, from = address<W>(from + s.row_step))
