@@ -3,7 +3,8 @@
 // so that activations stay in the caches, and each thread takes whole chunks through the whole network in
 // memory of its own; weights are shared. Smaller batches, and all of them on cuda, go through in one piece,
 // with the threads inside of every op. The answer for an image is the same bits in each of these ways, but
-// for the last rounding of the final layer where an image goes alone: oneDNN has another kernel for one row.
+// for the last rounding of the final layer where one or two images go alone, and of the stem in one piece on
+// several threads: there oneDNN adds up in another order.
 #pragma once
 
 #include <deque>

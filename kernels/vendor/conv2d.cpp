@@ -148,8 +148,11 @@ void conv2d_forward(Stream& stream, Tensor y, Tensor x, Tensor w, int stride, in
   for_each_group(plan, static_cast<float*>(scratch), [&](int, float* column, int first, int images) {
     for (int row = 0; row < images * y.h; ++row)
       gather_row(column + int64_t{row} * y.w * plan.patch, x, first + row / y.h, row % y.h, y.w, plan);
-    gemm(stream, false, true, images * plan.pixels, y.c, plan.patch, 1, column, plan.patch, w.data,
-         plan.patch, 0, y.at(first, 0, 0), y.stride);
+    // One image at a time: oneDNN adds up a row otherwise in other company, and an image's answer must not
+    // depend on the images beside it.
+    for (int i = 0; i < images; ++i, column += int64_t{plan.pixels} * plan.patch)
+      gemm(stream, false, true, plan.pixels, y.c, plan.patch, 1, column, plan.patch, w.data, plan.patch, 0,
+           y.at(first + i, 0, 0), y.stride);
   });
 }
 

