@@ -24,6 +24,7 @@ struct Backward {
   float* flipped[2][2];  // of the parities of rows and columns
   double* norm_sums;     // [n][2][lanes repeating the channels]: of dz and dz xhat
   int lanes_c;           // floats after which channels repeat, for whole vectors
+  int dy_period;         // the same for those of dy
   int wide_pitch, wide_rows, x_pitch;
 
   Backward(const SeparableConv<float>& op, Shape x_shape, int unit_index, const Common& common,
@@ -31,7 +32,7 @@ struct Backward {
       : plan(op, x_shape, lanes_of(cpu_isa()), common), lattice(op), unit(unit_index) {
     const size_t most = size_t(std::lcm(x_shape.c, kMaxLanes));
     lattice.margin = common.margin;
-    lanes_c = plan.period * plan.lanes;
+    lanes_c = plan.period * plan.lanes, dy_period = plan.y.c / std::gcd(plan.y.c, plan.lanes) * plan.lanes;
     const auto wide = [&](int size) { return lattice.margin + (size - 1 + common.pad) / op.stride + 1; };
     wide_pitch = round_up(wide(x_shape.w) * x_shape.c, kMaxLanes) + kMaxLanes;
     wide_rows = wide(x_shape.h);
@@ -83,10 +84,11 @@ struct Backward {
       norm_sums = carver.take<float>(2 * most);
       padded = carver.take<float>(size_t(plan.padded_rows()) * plan.pitch);
       wide = carver.take<float>(size_t(b.wide_rows) * b.wide_pitch);
-      d = carver.take<float>(4 * size_t(plan.d_pitch)), dd = carver.take<float>(4 * size_t(plan.d_pitch));
-      dy = carver.take<float>(4 * row * cout);
+      d = carver.take<float>(kTileRows * size_t(plan.d_pitch)),
+      dd = carver.take<float>(kTileRows * size_t(plan.d_pitch));
+      dy = carver.take<float>(kTileRows * row * cout);
       g = carver.take<float>(row * cout), v = carver.take<float>(row * cout);
-      rows = carver.take<float>(4 * std::max({row * cin, size_t(b.wide_pitch), size_t(b.x_pitch)}));
+      rows = carver.take<float>(kTileRows * std::max({row * cin, size_t(b.wide_pitch), size_t(b.x_pitch)}));
       z = carver.take<float>(size_t(b.x_pitch)), x = carver.take<float>(size_t(b.x_pitch));
       dz_sum = carver.take<float>(b.sum_size());
       for (int u = 0; u < plan.common.units; ++u) {

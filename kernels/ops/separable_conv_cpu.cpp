@@ -153,8 +153,8 @@ struct Forward {
     Thread(const Plan& plan, Carver& carver) {
       const int cout = round_up(plan.y.c, kMaxLanes);
       padded = carver.take<float>(size_t(plan.padded_rows()) * plan.pitch);
-      d = carver.take<float>(4 * size_t(plan.d_pitch));
-      out = carver.take<float>(4 * size_t(round_up(plan.y.w, kMaxLanes)) * cout);
+      d = carver.take<float>(kTileRows * size_t(plan.d_pitch));
+      out = carver.take<float>(kTileRows * size_t(round_up(plan.y.w, kMaxLanes)) * cout);
       sums = carver.take<float>(2 * size_t(cout));
     }
   };
@@ -223,13 +223,13 @@ LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int 
   if (STATS) {
     if (!next) lines.add(f.x, n + 1, false, plan.spread(), plan.op.offset);
     lines.add(next ? next->y : after.y, next ? n : n + 1, true);
-    lines.pace((depthwise ? plan.y.h * plan.d_vectors() / 4 : 0) +
+    lines.pace((depthwise ? plan.y.h * plan.d_vectors() / plan.tile : 0) +
                (plan.flat ? 0 : product_turns<W>(plan.cout_pad, plan.y.h * plan.y.w)));
   }
   if (weights_ahead) lines.stretch(plan.op.pointwise.data + kWeightsAhead, plan.op.pointwise.size());
-  for_tiles(begin, end, depthwise ? plan.step : 1, [&](int o, int rows) LANAS_LAMBDA {
+  for_tiles(begin, end, depthwise ? plan.step : 1, plan.tile, [&](int o, int rows) LANAS_LAMBDA {
     Rows d{{}, rows, plan.x.c};
-    for (int r = 0; r < 4; ++r) d.row[r] = t.d + r * plan.d_pitch;
+    for (int r = 0; r < kTileRows; ++r) d.row[r] = t.d + r * plan.d_pitch;
     if (depthwise) {
       const float* in = t.padded + ptrdiff_t((o - begin) * plan.op.stride + plan.inset) * plan.pitch;
       with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {

@@ -1,9 +1,9 @@
 // separable_conv_cpu_backward.cpp -- backward of separable_conv in vectors, one image per thread at a time.
-// Four rows at a time: the depthwise result d again, dp += dy^T d, dd = dy p into a padded buffer, and
-// dw += dd z; then dz is a stencil with flipped weights over dd, masked by the ReLU: at stride 2 one for each
-// parity of rows and columns, so that no zeros stand between the rows (Lattice). Behind a norm dz is stored,
-// its sums are taken, and a second pass writes dx = a dz + b x + c, unless the factors alone are wanted.
-// Weight gradients go to double per image and thread and are added in the order of the threads.
+// Four or eight rows at a time: the depthwise result d again, dp += dy^T d, dd = dy p into a padded buffer,
+// and dw += dd z; then dz is a stencil with flipped weights over dd, masked by the ReLU: at stride 2 one for
+// each parity of rows and columns, so that no zeros stand between the rows (Lattice). Behind a norm dz is
+// stored, its sums are taken, and a second pass writes dx = a dz + b x + c, unless the factors alone are
+// wanted. Weight gradients go to double per image and thread and are added in the order of the threads.
 #include "kernels/ops/separable_conv_backward.h"
 #include "kernels/ops/separable_conv_cpu.h"
 
@@ -15,9 +15,10 @@ template <int W>
 LANAS_INLINE void put_together(const Backward& b, const Backward::Thread& t, float* to, int stride, int n,
                                int oy) {
   const Tensor &dy = b.dy.g, &y = b.dy.v;
-  const int c = dy.c, width = dy.w;
+  const int c = dy.c, width = dy.w, size = width * c, period = b.dy_period;
   const float *g = dy.at(n, oy, 0), *v = y.at(n, oy, 0);
-  if (c % W == 0) {
+  const bool packed = dy.stride == c && y.stride == c && stride == c;
+  if (!packed && period == c) {
     for (int i = 0; i < c; i += W) {
       const Vec<W> factor = load<W>(b.dy_factors[0] + i), slope = load<W>(b.dy_factors[1] + i),
                    shift = load<W>(b.dy_factors[2] + i);
@@ -27,7 +28,6 @@ LANAS_INLINE void put_together(const Backward& b, const Backward::Thread& t, flo
     }
     return;
   }
-  const int size = width * c, period = c / std::gcd(c, W) * W;
   if (dy.stride != c || size % W != 0) copy_pixels<W>(t.g, c, g, dy.stride, width, c), g = t.g;
   if (y.stride != c || size % W != 0) copy_pixels<W>(t.v, c, v, y.stride, width, c), v = t.v;
   float* out = stride == c ? to : t.g;
@@ -62,38 +62,43 @@ LANAS_INLINE Rows dy_rows(const Backward& b, const Backward::Thread& t, int n, i
   return dy;
 }
 
+// Flat rows o, ... of dy: dd = dy p into rows of x.c channels a pixel and, where dp is wanted, dp += dy^T d.
 template <int W>
-LANAS_INLINE void pointwise_gradient(const Backward& b, const Backward::Thread& t, const Rows& d,
-                                     const Rows& dy) {
+LANAS_INLINE void flat_rows(const Backward& b, const Backward::Thread& t, const Rows& dd, const Rows& d,
+                            int n, int o) {
   const Plan& plan = b.plan;
+  const int c = plan.x.c, width = plan.y.w;
+  const bool whole = width * c % W == 0;
+  const bool parts = b.dy.factors && whole && b.dy.g.packed() && b.dy.v.packed();
+  Rows out = dd, g{{}, dd.count, c}, v = g;
+  for (int r = 0; r < dd.count; ++r) {
+    if (!whole) out.row[r] = t.rows + ptrdiff_t(r) * round_up(width * c, W);
+    if (parts) g.row[r] = b.dy.g.at(n, o + r * plan.step, 0), v.row[r] = b.dy.v.at(n, o + r * plan.step, 0);
+  }
+  if (!parts) g = dy_rows<W>(b, t, n, o, dd.count);
+  const float* const* factors = parts ? b.dy_factors : nullptr;
+  float* dp = b.want_dp ? t.dp : nullptr;
   if constexpr (W > 4)
-    if (plan.flat && plan.x.c == 4) return flat_product_gradient<W, 4>(t.dp, d, dy, plan.d_vectors());
+    if (c == 4) flat_backward<W, 4>(dp, out, d, g, v, factors, plan.d_vectors(), b.pointwise);
   if constexpr (W > 8)
-    if (plan.flat && plan.x.c == 8) return flat_product_gradient<W, 8>(t.dp, d, dy, plan.d_vectors());
-  product_gradient<W>(t.dp, plan.cout_pad, plan.x.c, d, dy, plan.y.w);
+    if (c == 8) flat_backward<W, 8>(dp, out, d, g, v, factors, plan.d_vectors(), b.pointwise);
+  for (int r = 0; r < dd.count && !whole; ++r) copy_pixels<W>(dd.row[r], c, out.row[r], c, width, c);
 }
 
-// dd = dy p into rows of x.c channels a pixel.
+// dd = dy p into rows of x.c channels a pixel, which have vectors of their own.
 template <int W>
 LANAS_INLINE void input_rows(const Backward& b, const Backward::Thread& t, const Rows& dd, const Rows& dy,
                              Ahead* ahead) {
   const Plan& plan = b.plan;
   const int c = plan.x.c, width = plan.y.w;
-  const bool direct = plan.flat ? width * c % W == 0 : c == plan.cin_pad;
+  const bool direct = c == plan.cin_pad;
   Rows out = dd;
   if (!direct) {
-    out.stride = plan.flat ? c : plan.cin_pad;
+    out.stride = plan.cin_pad;
     for (int r = 0; r < dd.count; ++r) out.row[r] = t.rows + ptrdiff_t(r) * round_up(width * out.stride, W);
   }
-  if constexpr (W > 4)
-    if (plan.flat && c == 4)
-      flat_product<W, 4, false>(out, dy, plan.d_vectors(), b.pointwise, b.zeros, nullptr, nullptr);
-  if constexpr (W > 8)
-    if (plan.flat && c == 8)
-      flat_product<W, 8, false>(out, dy, plan.d_vectors(), b.pointwise, b.zeros, nullptr, nullptr);
-  if (!plan.flat)
-    product<W, false>(out, dy, width, plan.y.c, b.pointwise, plan.cin_pad, b.zeros, nullptr, nullptr, false,
-                      ahead);
+  product<W, false>(out, dy, width, plan.y.c, b.pointwise, plan.cin_pad, b.zeros, nullptr, nullptr, false,
+                    ahead);
   if (!direct)
     for (int r = 0; r < dd.count; ++r) copy_pixels<W>(dd.row[r], c, out.row[r], out.stride, width, c);
 }
@@ -179,10 +184,10 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
   const int c = plan.x.c, stride = plan.op.stride;
   const float* in = t.padded + ptrdiff_t(o * stride + plan.inset) * plan.pitch;
   Rows d{{}, rows, c}, dd{{}, rows, c};
-  for (int r = 0; r < 4; ++r) {
+  for (int r = 0; r < kTileRows; ++r) {
     d.row[r] = t.d + r * plan.d_pitch;
     dd.row[r] = t.dd + r * plan.d_pitch;
-    if (depthwise)
+    if (depthwise && r < rows)
       dd.row[r] = t.wide + (o + r * plan.step + b.lattice.margin) * b.wide_pitch + b.lattice.margin * c;
   }
   const StencilShape shape = plan.stencil_shape();
@@ -193,11 +198,14 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
   const bool writes_dx = b.writes_dx();
   if (!depthwise && (b.want_dp || !writes_dx))
     for (int r = 0; r < rows; ++r) gather_row<W>(d.row[r], plan, b.x, n, o + r, b.norm);
-  const Rows dy = dy_rows<W>(b, t, n, o, rows);
-  if (b.want_dp) pointwise_gradient<W>(b, t, d, dy);
-  if (!b.want_dw && !b.want_dz) return;
-  if (writes_dx) return masked_input_rows<W>(b, d, dy, n, o, ahead);
-  input_rows<W>(b, t, dd, dy, ahead);
+  if (plan.flat) {
+    flat_rows<W>(b, t, dd, d, n, o);
+  } else {
+    const Rows dy = dy_rows<W>(b, t, n, o, rows);
+    if (b.want_dp) product_gradient<W>(t.dp, plan.cout_pad, plan.x.c, d, dy, plan.y.w);
+    if (writes_dx) return masked_input_rows<W>(b, d, dy, n, o, ahead);
+    if (b.want_dw || b.want_dz) input_rows<W>(b, t, dd, dy, ahead);
+  }
   if (b.want_dw)
     with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
       stencil_gradient<W, k, jump, count>(t.dw, dd.row, in, shape, ahead);
@@ -244,20 +252,21 @@ LANAS_INLINE void input_gradient(const Backward& b, const Backward::Thread& t, i
   const float* activated = t.padded + plan.column_of(ix + plan.common.pad);
   float* sum = t.dz_sum + ptrdiff_t((iy * stride + ix) * b.sum_rows()) * b.sum_pitch();
   const bool several = plan.common.units > 1;
-  for_tiles(0, height, l.spacing, [&](int o, int rows) LANAS_LAMBDA {
-    float* dz[4];
-    for (int r = 0; r < 4; ++r)
-      dz[r] =
-          several ? sum + ptrdiff_t(o + r * l.spacing) * b.sum_pitch() : t.rows + ptrdiff_t(r) * b.wide_pitch;
-    with_constants<W>(l.taps, 1, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
-      stencil<W, k, jump, count>(dz, from + o * b.wide_pitch, b.flipped[parity_y][parity_x], shape,
-                                 several && !b.writes_sum(), ahead);
-    });
-    for (int r = 0; r < rows && !several; ++r) {
-      const int y = iy + (o + r * l.spacing) * stride;
-      finish_row<W>(b, t, dz[r], activated + (y + plan.common.pad) * plan.pitch, n, y, ix, stride);
-    }
-  });
+  for_tiles(0, height, l.spacing, tile_rows(plan.lanes, l.taps, width * c),
+            [&](int o, int rows) LANAS_LAMBDA {
+              float* dz[kTileRows];
+              for (int r = 0; r < rows; ++r)
+                dz[r] = several ? sum + ptrdiff_t(o + r * l.spacing) * b.sum_pitch()
+                                : t.rows + ptrdiff_t(r) * b.wide_pitch;
+              with_constants<W>(l.taps, 1, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
+                stencil<W, k, jump, count>(dz, from + o * b.wide_pitch, b.flipped[parity_y][parity_x], shape,
+                                           several && !b.writes_sum(), ahead);
+              });
+              for (int r = 0; r < rows && !several; ++r) {
+                const int y = iy + (o + r * l.spacing) * stride;
+                finish_row<W>(b, t, dz[r], activated + (y + plan.common.pad) * plan.pitch, n, y, ix, stride);
+              }
+            });
 }
 
 // What comes after image n of a unit: dy of the next unit, or that of the first, x and dx of the next image.
@@ -275,11 +284,11 @@ LANAS_INLINE void ask_ahead(const Backwards& all, const Backward& b, int n, bool
     ahead.add(b.x, next, false, plan.spread(), plan.op.offset);
     ahead.add(out, next, true, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);
   }
-  // Stencils call for each vector of four rows, products that are not flat for each few pixels.
+  // Stencils call for each vector of a tile's rows, products that are not flat for each few pixels.
   const int phases = b.lattice.phases * b.lattice.phases;
   const int stencils = plan.op.has_depthwise() ? b.want_dp + b.want_dw + b.want_dz * phases : 0;
   const bool product = !plan.flat && (b.want_dw || b.want_dz);
-  ahead.pace(stencils * plan.y.h * plan.d_vectors() / 4 +
+  ahead.pace(stencils * plan.y.h * plan.d_vectors() / plan.tile +
              (product ? product_turns<W>(plan.cin_pad, plan.y.h * plan.y.w) : 0));
 }
 
@@ -299,7 +308,7 @@ LANAS_INLINE void backward_image(const Backwards& all, const Backward& b, const 
   if (several && first && !b.writes_sum()) std::fill_n(t.dz_sum, b.sum_size(), 0.0f);
   Ahead ahead;
   ask_ahead<W>(all, b, n, fill, ahead);
-  for_tiles(0, plan.y.h, plan.step,
+  for_tiles(0, plan.y.h, plan.step, plan.tile,
             [&](int o, int rows) LANAS_LAMBDA { backward_tile<W>(b, t, n, o, rows, &ahead); });
   for (int y = 0; b.want_dz && depthwise && y < b.lattice.phases; ++y)
     for (int x = 0; x < b.lattice.phases; ++x) input_gradient<W>(b, t, n, y, x, &ahead);

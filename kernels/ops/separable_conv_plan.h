@@ -68,6 +68,7 @@ struct Plan {
   int plane, pitch;        // padded input: floats from one plane, one row to the next
   int column[kMaxKernel];  // floats from a padded row's start to the inputs of kernel column kx
   int d_pitch;             // floats from one row of the depthwise result to the next
+  int tile;                // rows of most tiles
   bool flat;               // cin == cout, less than a vector: pixels share vectors
   int cin_pad, cout_pad;   // channels rounded up to what vectors take
 
@@ -88,6 +89,7 @@ struct Plan {
     pitch = op.stride * plane + kMaxLanes;
     for (int kx = 0; kx < k; ++kx) column[kx] = column_of(inset + kx * op.dilation);
     d_pitch = round_up(y.w * x.c, kMaxLanes);
+    tile = tile_rows(lanes, op.has_depthwise() ? k : 0, d_pitch);
     flat = x.c == y.c && x.c < lanes && (x.c == 4 || x.c == 8);
     cin_pad = flat ? lanes : round_up(x.c, kChannelMultiple);
     cout_pad = flat ? lanes : round_up(y.c, kChannelMultiple);

@@ -13,7 +13,7 @@ namespace lanas::cpu {
 
 // Rows of pixels: row t starts at row[t], pixels are `stride` floats apart.
 struct Rows {
-  float* row[4];
+  float* row[kTileRows];
   int count;
   int stride;
 };
@@ -52,7 +52,7 @@ LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in
   using Block = RowBlock<W, V, QUAD>;
   static_assert(DEPTH == 0 || (V == 1 && !QUAD));
   Vec<W> held[DEPTH + 1];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int i = 0; i < DEPTH; ++i) held[i] = load<W>(w + i * w_stride);
   int p = 0;
   for (; p + P <= pixels; p += P, in += P * in_stride, out += P * out_stride) {
@@ -72,7 +72,7 @@ LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in
     const float* line = nullptr;
     ptrdiff_t line_step = 0;
     if constexpr (STRETCH) line = ahead->take(depth, line_step);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int i = 0; i < DEPTH; ++i)
 #pragma GCC unroll 8
       for (int r = 0; r < P; ++r) acc[r].whole[0] += x[r][i] * held[i];
@@ -190,6 +190,8 @@ LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int 
       int done = 0;
       if constexpr (W == 8 && L == 8 && V == 1 && !Q)
         done = depth == 8 ? whole(Count<4>(), Count<8>()) : whole(Count<kPixels<W, V>>(), Count<0>());
+      else if constexpr (W == 16 && L == 16 && V == 1 && !Q)
+        done = depth == 16 ? whole(Count<8>(), Count<16>()) : whole(Count<kPixels<W, V>>(), Count<0>());
       else
         done = whole(Count<kPixels<W, V>>(), Count<0>());
       if (done < pixels)
@@ -313,28 +315,48 @@ LANAS_INLINE void product_gradient(float* dw, int dw_stride, int depth, const Ro
   });
 }
 
-// dw: [C][W], lane l of dw[i] belongs to channels i and l % C.
-template <int W, int C, int... I>
-LANAS_INLINE void flat_gradient_rows(float* dw, const Rows& in, const Rows& dy, int vectors,
+// What flat rows of dy give in one pass: out = dy w (w: as for flat_row) and, with WANT_DW, dw[i] += in dy,
+// lane l of dw[i] belonging to channels i and l % C. dy is g or, of PARTS, a g + b v + d (factors: [W] each).
+template <int W, int C, bool WANT_DW, bool PARTS, int... I>
+LANAS_INLINE void flat_backward_rows(float* dw, const Rows& out, const Rows& in, const Rows& g, const Rows& v,
+                                     const float* const* factors, int vectors, const float* w,
                                      std::integer_sequence<int, I...>) {
-  Vec<W> acc[C] = {load<W>(dw + I * W)...}, odd[C] = {};
-  const auto add = [&](Vec<W>* sums, const float* a, const float* b) LANAS_LAMBDA {
-    const Vec<W> x = load<W>(a), g = load<W>(b);
-    ((sums[I] += pick_channel<W, C, I>(x) * g), ...);
-  };
-  for (int t = 0; t < in.count; ++t) {
-    const float *x = in.row[t], *g = dy.row[t];
-    int v = 0;
-    for (; v + 2 <= vectors; v += 2, x += 2 * W, g += 2 * W) add(acc, x, g), add(odd, x + W, g + W);
-    if (v < vectors) add(acc, x, g);
+  const Vec<W> weights[C] = {load<W>(w + I * W)...};
+  Vec<W> factor = {}, slope = {}, shift = {}, acc[C] = {};
+  if constexpr (PARTS) factor = load<W>(factors[0]), slope = load<W>(factors[1]), shift = load<W>(factors[2]);
+  if constexpr (WANT_DW) ((acc[I] = load<W>(dw + I * W)), ...);
+  for (int t = 0; t < out.count; ++t) {
+    const float *from = g.row[t], *value = PARTS ? v.row[t] : nullptr, *x = WANT_DW ? in.row[t] : nullptr;
+    float* to = out.row[t];
+    for (int i = 0; i < vectors * W; i += W) {
+      Vec<W> dy = load<W>(from + i), sum = {};
+      if constexpr (PARTS) dy = factor * dy + (slope * load<W>(value + i) + shift);
+      if constexpr (WANT_DW) {
+        const Vec<W> d = load<W>(x + i);
+        ((acc[I] += pick_channel<W, C, I>(d) * dy), ...);
+      }
+      ((sum += pick_channel<W, C, I>(dy) * weights[I]), ...);
+      store<W>(to + i, sum);
+    }
   }
-  (store<W>(dw + I * W, acc[I] + odd[I]), ...);
+  if constexpr (WANT_DW) (store<W>(dw + I * W, acc[I]), ...);
 }
 template <int W, int C>
-LANAS_INLINE void flat_product_gradient(float* dw, const Rows& in, const Rows& dy, int vectors) {
-  isolated<W>([=]() LANAS_LAMBDA {
-    flat_gradient_rows<W, C>(dw, in, dy, vectors, std::make_integer_sequence<int, C>());
-  });
+LANAS_INLINE void flat_backward(float* dw, const Rows& out, const Rows& in, const Rows& g, const Rows& v,
+                                const float* const* factors, int vectors, const float* w) {
+  const auto with = [&](auto want_dw, auto parts) LANAS_LAMBDA {
+    constexpr bool kWantDw = decltype(want_dw)::value, kParts = decltype(parts)::value;
+    isolated<W>([=, &out, &in, &g, &v]() LANAS_LAMBDA {
+      constexpr std::make_integer_sequence<int, C> channels;
+      flat_backward_rows<W, C, kWantDw, kParts>(dw, out, in, g, v, factors, vectors, w, channels);
+    });
+  };
+  constexpr std::true_type yes;
+  constexpr std::false_type no;
+  if (dw && factors) return with(yes, yes);
+  if (dw) return with(yes, no);
+  if (factors) return with(no, yes);
+  with(no, no);
 }
 
 }  // namespace lanas::cpu

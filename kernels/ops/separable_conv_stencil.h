@@ -28,6 +28,12 @@ LANAS_INLINE const float* address(const float* p) {
   return kFewRegisters<W> ? opaque(p) : p;
 }
 
+// Rows of most tiles, where a row has so many floats. With eight rows a small kernel takes fewer loads for a
+// multiply-add; the registers must have room for their sums, the caches for the rows.
+LANAS_INLINE int tile_rows(int lanes, int k, int floats) {
+  return lanes == 16 && (k == 2 || k == 3) && floats <= 512 ? kTileRows : 4;
+}
+
 // Vectors v, v + period, ... (U of them) of all rows of a tile; weights: [K*K][W] of their phase, held: the
 // same in registers, or null.
 template <int W, int K, int Step, int ROWS, int U>
@@ -39,7 +45,7 @@ LANAS_INLINE void stencil_vectors(float* const* out, const float* in, const Vec<
   if (add)
 #pragma GCC unroll 2
     for (int u = 0; u < U; ++u)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int t = 0; t < ROWS; ++t) acc[u][t] = load<W>(out[t] + (v + u * s.period) * W);
 #pragma GCC unroll 8
   for (int kx = 0; kx < K; ++kx) {
@@ -48,19 +54,19 @@ LANAS_INLINE void stencil_vectors(float* const* out, const float* in, const Vec<
     for (int ky = 0; ky < K; ++ky)
       w[ky] = held ? held[ky * K + kx] : in_register(load<W>(weights + (ky * K + kx) * W));
     const float* from = address<W>(in + s.column[kx] + v * W);
-#pragma GCC unroll 16
+#pragma GCC unroll 24
     for (int i = 0; i < kInputs; ++i, from = address<W>(from + s.row_step))
 #pragma GCC unroll 2
       for (int u = 0; u < U; ++u) {
         const Vec<W> x = in_register(load<W>(from + u * apart));
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int t = 0; t < ROWS; ++t)
           if (0 <= i - Step * t && i - Step * t < K) acc[u][t] += w[i - Step * t] * x;
       }
   }
 #pragma GCC unroll 2
   for (int u = 0; u < U; ++u)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int t = 0; t < ROWS; ++t) store<W>(out[t] + (v + u * s.period) * W, acc[u][t]);
 }
 
@@ -114,7 +120,7 @@ LANAS_INLINE void stencil_gradient_columns(float* sums, const float* const* g, c
   for (int v = phase; v < s.vectors; v += s.period) {
     if (Column == 0 && ahead) ahead->some();
     Vec<W> d[ROWS];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int t = 0; t < ROWS; ++t) d[t] = load<W>(g[t] + v * W);
     const float* from[COLUMNS];
 #pragma GCC unroll 8
@@ -122,19 +128,19 @@ LANAS_INLINE void stencil_gradient_columns(float* sums, const float* const* g, c
     const auto tap = [&](int i, int kx) LANAS_LAMBDA {
       const Vec<W> x = in_register(load<W>(from[kx]));
       from[kx] = address<W>(from[kx] + s.row_step);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int t = 0; t < ROWS; ++t)
         if (0 <= i - Step * t && i - Step * t < K) acc[i - Step * t][kx] += d[t] * x;
     };
     if constexpr (kFewRegisters<W>) {  // few sums: as far as can be from one addition to a sum to its next
-#pragma GCC unroll 16
+#pragma GCC unroll 24
       for (int i = 0; i < kInputs; ++i)
 #pragma GCC unroll 8
         for (int kx = 0; kx < COLUMNS; ++kx) tap(i, kx);
     } else {
 #pragma GCC unroll 8
       for (int kx = 0; kx < COLUMNS; ++kx)
-#pragma GCC unroll 16
+#pragma GCC unroll 24
         for (int i = 0; i < kInputs; ++i) tap(i, kx);
     }
   }
@@ -184,16 +190,19 @@ LANAS_INLINE void stencil_gradient(float* sums, const float* const* g, const flo
   isolated<W>([=, &s]() LANAS_LAMBDA { stencil_gradient_loops<W, K, Step, ROWS>(sums, g, in, s, ahead); });
 }
 
-// Calls tile(first row, rows) with rows 4 or 1: `step` is the distance between the rows of a tile.
+// Calls tile(first row, rows) with rows `most` (8 or 4), 4 or 1: `step` is the distance between the rows of a
+// tile. In one place, as everything is inlined there: with several the code outgrows the processor's cache.
 template <class Tile>
-LANAS_INLINE void for_tiles(int begin, int end, int step, Tile&& tile) {
-  int o = begin;
-  for (; o + 4 * step <= end; o += 4 * step)
-    for (int r = 0; r < step; ++r) tile(o + r, 4);
-  for (; o < end; ++o) tile(o, 1);
+LANAS_INLINE void for_tiles(int begin, int end, int step, int most, Tile&& tile) {
+  for (int o = begin, first = 0; o < end;) {
+    const int rows = o + most * step <= end ? most : o + 4 * step <= end ? 4 : 1;
+    tile(o + first, rows);
+    if (rows > 1 && ++first < step) continue;
+    o += rows > 1 ? rows * step : 1, first = 0;
+  }
 }
 
-// Calls f(K, Step, ROWS) as integral constants. Kernel sizes 3 and 5 in tiles of four rows are worth their
+// Calls f(K, Step, ROWS) as integral constants. Kernel sizes 2, 3 and 5 in tiles of rows are worth their
 // own code where vectors are wide; for the rest K = 0.
 template <int W, class F>
 LANAS_INLINE void with_constants(int k, int step, int rows, F&& f) {
@@ -201,6 +210,12 @@ LANAS_INLINE void with_constants(int k, int step, int rows, F&& f) {
     constexpr std::integral_constant<int, 0> any;
     if (rows == 1) return f(any, jump, std::integral_constant<int, 1>());
     constexpr std::integral_constant<int, 4> four;
+    if constexpr (W == 16)
+      if (rows == kTileRows) {
+        constexpr std::integral_constant<int, kTileRows> eight;
+        if (k == 2) return f(std::integral_constant<int, 2>(), jump, eight);
+        return f(std::integral_constant<int, 3>(), jump, eight);
+      }
     if constexpr (W > 4) {
       if (k == 2) return f(std::integral_constant<int, 2>(), jump, four);
       if (k == 3) return f(std::integral_constant<int, 3>(), jump, four);

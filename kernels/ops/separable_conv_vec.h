@@ -14,6 +14,9 @@
 
 namespace lanas::cpu {
 
+// Rows that loops take at a time, at most.
+constexpr int kTileRows = 8;
+
 // isolated<W>(f) calls f in a function of its own: among other loops the compiler runs out of registers and
 // keeps addresses in vectors.
 template <int W>
@@ -152,13 +155,9 @@ LANAS_INLINE void copy_narrow(float* to, ptrdiff_t to_stride, const float* from,
   }
 }
 template <int W>
-LANAS_INLINE void copy_pixels(float* to, ptrdiff_t to_stride, const float* from, ptrdiff_t from_stride,
-                              int count, int c, float beta = 0) {
+LANAS_INLINE void copy_strided(float* to, ptrdiff_t to_stride, const float* from, ptrdiff_t from_stride,
+                               int count, int c, float beta) {
   const bool add = beta != 0;
-  if (to_stride == c && from_stride == c && !add) {
-    std::memcpy(to, from, sizeof(float) * size_t(count) * size_t(c));
-    return;
-  }
   if constexpr (W >= 4)
     if (c == 4) return copy_narrow<W, 4>(to, to_stride, from, from_stride, count, add, beta);
   if constexpr (W >= 8)
@@ -171,6 +170,18 @@ LANAS_INLINE void copy_pixels(float* to, ptrdiff_t to_stride, const float* from,
       store<4>(to + i, add ? load<4>(from + i) + beta * load<4>(to + i) : load<4>(from + i));
     for (; i < c; ++i) to[i] = add ? from[i] + beta * to[i] : from[i];
   }
+}
+// A function of its own: it is called from many places, and code that does not fit into the processor's
+// caches costs up to a tenth of a unit.
+template <int W>
+LANAS_INLINE void copy_pixels(float* to, ptrdiff_t to_stride, const float* from, ptrdiff_t from_stride,
+                              int count, int c, float beta = 0) {
+  const bool add = beta != 0;
+  if (to_stride == c && from_stride == c && !add) {
+    std::memcpy(to, from, sizeof(float) * size_t(count) * size_t(c));
+    return;
+  }
+  isolated<W>([=]() LANAS_LAMBDA { copy_strided<W>(to, to_stride, from, from_stride, count, c, beta); });
 }
 
 // z[i] = relu(scale x[i] + shift) for i in [0, size); the channels of scale and shift repeat after `period`
