@@ -119,8 +119,8 @@ void fill_pointwise_table(float* table, const Plan& plan, bool backward) {
   }
   for (int i = 0; i < depth; ++i)
     for (int j = 0; j < padded; ++j) {
-      const int channel = j % width;
-      table[i * padded + j] = weights[in_order ? i * width + channel : channel * depth + i];
+      const int to = j % width, from = to ^ i;  // as flat_row reads them
+      table[i * padded + j] = weights[in_order ? from * width + to : to * depth + from];
     }
 }
 

@@ -23,7 +23,8 @@ void weight_gradients(const Backwards& all, const Backward& b) {
   for (int j = 0; b.want_dp && j < cout; ++j)
     for (int i = 0; i < cin; ++i) {
       double sum = 0;
-      for (int l = j; l < (plan.flat ? plan.cout_pad : j + 1); l += cout) sum += dp[i * plan.cout_pad + l];
+      const int row = (plan.flat ? i ^ j : i) * plan.cout_pad;
+      for (int l = j; l < (plan.flat ? plan.cout_pad : j + 1); l += cout) sum += dp[row + l];
       write(g.d_pointwise.pixel(j)[i], sum, g.beta_d_pointwise);
     }
   for (int tap = 0; b.want_dw && tap < taps; ++tap)

@@ -140,7 +140,8 @@ void fill_depthwise_table(float* table, const Plan& plan);
 // The kernel in reverse order, of it what x's rows and columns of these parities need; zeros: [c].
 void fill_flipped_table(float* table, const Plan& plan, const Lattice& lattice, int parity_y, int parity_x,
                         const float* zeros);
-// [depth][width]: w[i][j] is the weight from channel i of the input to channel j of the output; backward:
+// [depth][width]: w[i][j] is the weight from channel i of the input to channel j of the output, where that is
+// not flat (flat_row says how it lies there); backward:
 // from y's channels to x's.
 size_t pointwise_table_size(const Plan& plan);
 void fill_pointwise_table(float* table, const Plan& plan, bool backward);

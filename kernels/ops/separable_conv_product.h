@@ -1,7 +1,7 @@
 // separable_conv_product.h -- the pointwise part: out = in * w and its weight gradient, over rows of pixels.
 //   out[p][j] (+)= bias[j] + sum_i in[p][i] w[i][j];  dw[i][j] += sum_p in[p][i] dy[p][j]
 // From W output channels on, vectors hold channels of one pixel and in[p][i] is broadcast. Below, with as
-// many channels in as out ("flat"), a vector holds W / C pixels and in is permuted within each pixel.
+// many channels in as out ("flat"), a vector holds W / C pixels and in is shuffled within each pixel.
 #pragma once
 
 #include <algorithm>
@@ -228,11 +228,14 @@ LANAS_INLINE void masked_product(const Rows& out, const Rows& mask, const Rows& 
   });
 }
 
-// Flat rows of `vectors` vectors; w: [C][W], lane l of w[i] is the weight from channel i to channel l % C.
-template <int W, int C, int U, bool STATS, int... I>
+// Flat rows of `vectors` vectors; w: [C][W], lane l of w[i] is the weight from channel l % C ^ i to channel
+// l % C: vectors are multiplied with lanes swapped, which takes fewer shuffles than a channel in all lanes.
+template <int W, int C, int U, bool STATS>
 LANAS_INLINE int flat_row(float* out, const float* in, int vectors, const float* w, const float* bias,
-                          float* sum, float* square, std::integer_sequence<int, I...>) {
-  const Vec<W> weights[C] = {load<W>(w + I * W)...};
+                          float* sum, float* square) {
+  Vec<W> weights[C];
+#pragma GCC unroll 8
+  for (int i = 0; i < C; ++i) weights[i] = load<W>(w + i * W);
   const Vec<W> start = load<W>(bias);
   Vec<W> s[2] = {}, q[2] = {};
   int v = 0;
@@ -240,9 +243,9 @@ LANAS_INLINE int flat_row(float* out, const float* in, int vectors, const float*
     Vec<W> acc[U];
 #pragma GCC unroll 4
     for (int u = 0; u < U; ++u) {
-      const Vec<W> x = load<W>(in + (v + u) * W);
       acc[u] = start;
-      ((acc[u] += pick_channel<W, C, I>(x) * weights[I]), ...);
+      for_swapped<W, C>(load<W>(in + (v + u) * W),
+                        [&](auto i, Vec<W> x) LANAS_LAMBDA { acc[u] += x * weights[i]; });
     }
 #pragma GCC unroll 4
     for (int u = 0; u < U; ++u) {
@@ -258,13 +261,11 @@ template <int W, int C, bool STATS>
 LANAS_INLINE void flat_product(const Rows& out, const Rows& in, int vectors, const float* w,
                                const float* bias, float* sum, float* square) {
   isolated<W>([=]() LANAS_LAMBDA {
-    constexpr std::make_integer_sequence<int, C> channels;
     for (int t = 0; t < out.count; ++t) {
-      const int done =
-          flat_row<W, C, 4, STATS>(out.row[t], in.row[t], vectors, w, bias, sum, square, channels);
+      const int done = flat_row<W, C, 4, STATS>(out.row[t], in.row[t], vectors, w, bias, sum, square);
       if (done < vectors)
         flat_row<W, C, 1, STATS>(out.row[t] + done * W, in.row[t] + done * W, vectors - done, w, bias, sum,
-                                 square, channels);
+                                 square);
     }
   });
 }
@@ -316,30 +317,31 @@ LANAS_INLINE void product_gradient(float* dw, int dw_stride, int depth, const Ro
 }
 
 // What flat rows of dy give in one pass: out = dy w (w: as for flat_row) and, with WANT_DW, dw[i] += in dy,
-// lane l of dw[i] belonging to channels i and l % C. dy is g or, of PARTS, a g + b v + d (factors: [W] each).
-template <int W, int C, bool WANT_DW, bool PARTS, int... I>
+// lane l of dw[i] belonging to channels l % C ^ i and l % C. dy is g or, of PARTS, a g + b v + d (factors:
+// [W] each).
+template <int W, int C, bool WANT_DW, bool PARTS>
 LANAS_INLINE void flat_backward_rows(float* dw, const Rows& out, const Rows& in, const Rows& g, const Rows& v,
-                                     const float* const* factors, int vectors, const float* w,
-                                     std::integer_sequence<int, I...>) {
-  const Vec<W> weights[C] = {load<W>(w + I * W)...};
-  Vec<W> factor = {}, slope = {}, shift = {}, acc[C] = {};
+                                     const float* const* factors, int vectors, const float* w) {
+  Vec<W> weights[C], sums[C] = {}, factor = {}, slope = {}, shift = {};
+#pragma GCC unroll 8
+  for (int i = 0; i < C; ++i) weights[i] = load<W>(w + i * W);
+#pragma GCC unroll 8
+  for (int i = 0; WANT_DW && i < C; ++i) sums[i] = load<W>(dw + i * W);
   if constexpr (PARTS) factor = load<W>(factors[0]), slope = load<W>(factors[1]), shift = load<W>(factors[2]);
-  if constexpr (WANT_DW) ((acc[I] = load<W>(dw + I * W)), ...);
   for (int t = 0; t < out.count; ++t) {
     const float *from = g.row[t], *value = PARTS ? v.row[t] : nullptr, *x = WANT_DW ? in.row[t] : nullptr;
     float* to = out.row[t];
-    for (int i = 0; i < vectors * W; i += W) {
-      Vec<W> dy = load<W>(from + i), sum = {};
-      if constexpr (PARTS) dy = factor * dy + (slope * load<W>(value + i) + shift);
-      if constexpr (WANT_DW) {
-        const Vec<W> d = load<W>(x + i);
-        ((acc[I] += pick_channel<W, C, I>(d) * dy), ...);
-      }
-      ((sum += pick_channel<W, C, I>(dy) * weights[I]), ...);
-      store<W>(to + i, sum);
+    for (int j = 0; j < vectors * W; j += W) {
+      Vec<W> dy = load<W>(from + j), result = {};
+      if constexpr (PARTS) dy = factor * dy + (slope * load<W>(value + j) + shift);
+      if constexpr (WANT_DW)
+        for_swapped<W, C>(load<W>(x + j), [&](auto i, Vec<W> d) LANAS_LAMBDA { sums[i] += d * dy; });
+      for_swapped<W, C>(dy, [&](auto i, Vec<W> swapped) LANAS_LAMBDA { result += swapped * weights[i]; });
+      store<W>(to + j, result);
     }
   }
-  if constexpr (WANT_DW) (store<W>(dw + I * W, acc[I]), ...);
+#pragma GCC unroll 8
+  for (int i = 0; WANT_DW && i < C; ++i) store<W>(dw + i * W, sums[i]);
 }
 template <int W, int C>
 LANAS_INLINE void flat_backward(float* dw, const Rows& out, const Rows& in, const Rows& g, const Rows& v,
@@ -347,8 +349,7 @@ LANAS_INLINE void flat_backward(float* dw, const Rows& out, const Rows& in, cons
   const auto with = [&](auto want_dw, auto parts) LANAS_LAMBDA {
     constexpr bool kWantDw = decltype(want_dw)::value, kParts = decltype(parts)::value;
     isolated<W>([=, &out, &in, &g, &v]() LANAS_LAMBDA {
-      constexpr std::make_integer_sequence<int, C> channels;
-      flat_backward_rows<W, C, kWantDw, kParts>(dw, out, in, g, v, factors, vectors, w, channels);
+      flat_backward_rows<W, C, kWantDw, kParts>(dw, out, in, g, v, factors, vectors, w);
     });
   };
   constexpr std::true_type yes;
