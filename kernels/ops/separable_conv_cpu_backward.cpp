@@ -220,6 +220,19 @@ template <int W>
 LANAS_INLINE void finish_sum(const Backward& b, const Backward::Thread& t, int n) {
   const Plan& plan = b.plan;
   const int stride = plan.op.stride;
+  const Tensor& dx = b.gradient.dx;
+  if (plan.common.planes == 2 && dx.packed() && plan.op.relu) {
+    for (int y = 0; y < plan.x.h; ++y) {
+      const auto from = [&](int ix) LANAS_LAMBDA {
+        const int row = (y % 2 * 2 + ix) * b.sum_rows() + y / 2,
+                  column = plan.column_of(ix + plan.common.pad);
+        return Pixels{t.dz_sum + ptrdiff_t(row) * b.sum_pitch(),
+                      t.padded + ptrdiff_t(y + plan.common.pad) * plan.pitch + column};
+      };
+      merge_pixels<W>(dx.at(n, y, 0), b.gradient.beta_dx, from(0), from(1), plan.x.w, plan.x.c);
+    }
+    return;
+  }
   for (int iy = 0; iy < stride; ++iy)
     for (int ix = 0; ix < stride; ++ix) {
       float* sum = t.dz_sum + ptrdiff_t((iy * stride + ix) * b.sum_rows()) * b.sum_pitch();

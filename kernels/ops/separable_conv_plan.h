@@ -141,8 +141,7 @@ void fill_depthwise_table(float* table, const Plan& plan);
 void fill_flipped_table(float* table, const Plan& plan, const Lattice& lattice, int parity_y, int parity_x,
                         const float* zeros);
 // [depth][width]: w[i][j] is the weight from channel i of the input to channel j of the output, where that is
-// not flat (flat_row says how it lies there); backward:
-// from y's channels to x's.
+// not flat (flat_row says how it lies there); backward: from y's channels to x's.
 size_t pointwise_table_size(const Plan& plan);
 void fill_pointwise_table(float* table, const Plan& plan, bool backward);
 
@@ -150,6 +149,12 @@ void fill_pointwise_table(float* table, const Plan& plan, bool backward);
 template <int W>
 LANAS_INLINE void pack_row(float* row, const Plan& plan, Tensor x, int n, int iy, const NormTable& norm) {
   const int stride = plan.op.stride, shift = stride - 1;  // x / stride == x >> shift
+  if (plan.common.planes == 2 && x.packed() && !norm.scale) {
+    float* to[2];
+    for (int first = 0; first < 2; ++first)
+      to[first] = row + (first + plan.common.pad) % 2 * plan.plane + (first + plan.common.pad) / 2 * x.c;
+    return split_pixels<W>(to[0], to[1], x.at(n, iy, 0), x.w, x.c, plan.op.relu);
+  }
   for (int parity = 0; parity < plan.common.planes; ++parity) {
     const int first = (parity + plan.common.pad) & shift;  // first column of x in this plane
     float* to = row + parity * plan.plane + ((first + plan.common.pad) >> shift) * x.c;

@@ -198,6 +198,85 @@ LANAS_INLINE void copy_pixels(float* to, ptrdiff_t to_stride, const float* from,
   isolated<W>([=]() LANAS_LAMBDA { copy_strided<W>(to, to_stride, from, from_stride, count, c, beta); });
 }
 
+// Calls f(v, i) for the channels [i, ...) of a pixel of c, v being a vector of as many: whole ones, quads,
+// singles.
+template <int W, class F>
+LANAS_INLINE void for_channels(int c, F&& f) {
+  int i = 0;
+  for (; i + W <= c; i += W) f(Vec<W>{}, i);
+  for (; i + 4 <= c; i += 4) f(Vec<4>{}, i);
+  for (; i < c; ++i) f(Vec<1>{}, i);
+}
+
+// The even pixels of a packed row to `even`, the odd ones to `odd`; relu: rectified. C: channels, where
+// vectors hold several pixels; 0: c at run time.
+template <int W, int C, int... L>
+LANAS_INLINE void split_row(float* even, float* odd, const float* from, int pixels, int c, bool relu,
+                            std::integer_sequence<int, L...>) {
+  const auto rectify = [&](auto v) LANAS_LAMBDA { return !relu || v > 0.0f ? v : v - v; };
+  int p = 0;
+  if constexpr (C > 0)
+    for (constexpr int kTwo = 2 * W / C; p + kTwo <= pixels; p += kTwo, from += 2 * W, even += W, odd += W) {
+      const Vec<W> a = load<W>(from), b = load<W>(from + W);
+      store<W>(even, rectify(__builtin_shufflevector(a, b, (L / C * 2 * C + L % C)...)));
+      store<W>(odd, rectify(__builtin_shufflevector(a, b, (L / C * 2 * C + C + L % C)...)));
+    }
+  for (; p < pixels; ++p, from += c) {
+    float*& to = p % 2 == 0 ? even : odd;
+    for_channels<W>(c, [&](auto v, int i) LANAS_LAMBDA { store_as(to + i, rectify(load_as(v, from + i))); });
+    to += c;
+  }
+}
+template <int W>
+LANAS_INLINE void split_pixels(float* even, float* odd, const float* from, int pixels, int c, bool relu) {
+  isolated<W>([=]() LANAS_LAMBDA {
+    constexpr std::make_integer_sequence<int, W> lanes;
+    if (c == W) return split_row<W, W>(even, odd, from, pixels, c, relu, lanes);
+    if (c == 4) return split_row<W, 4>(even, odd, from, pixels, c, relu, lanes);
+    if constexpr (W > 8)
+      if (c == 8) return split_row<W, 8>(even, odd, from, pixels, c, relu, lanes);
+    split_row<W, 0>(even, odd, from, pixels, c, relu, lanes);
+  });
+}
+
+// The reverse: to = beta to + even and odd pixels in turn, those of a ReLU's output, z, that is not above 0
+// as 0.
+struct Pixels {
+  const float *value, *z;
+};
+template <int W, int C, int... L>
+LANAS_INLINE void merge_row(float* to, float beta, Pixels even, Pixels odd, int pixels, int c,
+                            std::integer_sequence<int, L...>) {
+  const auto take = [](auto v, const Pixels& from, int i) LANAS_LAMBDA {
+    v = load_as(v, from.value + i);
+    return load_as(v, from.z + i) > 0.0f ? v : v - v;
+  };
+  const auto put = [&](float* at, auto v)
+                       LANAS_LAMBDA { store_as(at, beta == 0 ? v : v + beta * load_as(v, at)); };
+  int p = 0;
+  if constexpr (C > 0)
+    for (constexpr int kTwo = 2 * W / C; p + kTwo <= pixels; p += kTwo, to += 2 * W) {
+      const Vec<W> a = take(Vec<W>{}, even, p / 2 * C), b = take(Vec<W>{}, odd, p / 2 * C);
+      put(to, __builtin_shufflevector(a, b, (L / C % 2 * W + L / C / 2 * C + L % C)...));
+      put(to + W, __builtin_shufflevector(a, b, ((L + W) / C % 2 * W + (L + W) / C / 2 * C + L % C)...));
+    }
+  for (; p < pixels; ++p, to += c) {
+    const Pixels& from = p % 2 == 0 ? even : odd;
+    for_channels<W>(c, [&](auto v, int i) LANAS_LAMBDA { put(to + i, take(v, from, p / 2 * c + i)); });
+  }
+}
+template <int W>
+LANAS_INLINE void merge_pixels(float* to, float beta, Pixels even, Pixels odd, int pixels, int c) {
+  isolated<W>([=]() LANAS_LAMBDA {
+    constexpr std::make_integer_sequence<int, W> lanes;
+    if (c == W) return merge_row<W, W>(to, beta, even, odd, pixels, c, lanes);
+    if (c == 4) return merge_row<W, 4>(to, beta, even, odd, pixels, c, lanes);
+    if constexpr (W > 8)
+      if (c == 8) return merge_row<W, 8>(to, beta, even, odd, pixels, c, lanes);
+    merge_row<W, 0>(to, beta, even, odd, pixels, c, lanes);
+  });
+}
+
 // z[i] = relu(scale x[i] + shift) for i in [0, size); the channels of scale and shift repeat after `period`
 // vectors.
 template <int W, bool RELU, bool NORM>

@@ -121,6 +121,10 @@ std::vector<Case> float_cases() {
   cases.push_back({2, 8, 16, 8, 0, 2, 1, Norm::none, 0, 8, 1});
   cases.push_back({2, 8, 64, 16, 0, 1, 1, Norm::affine});
   cases.push_back({2, 8, 16, 80, 3, 1, 1, Norm::affine, 1});
+  for (int channels : {4, 8}) {  // tiles of eight, four and single rows
+    cases.push_back({2, 27, channels, channels, 3, 1, 2, Norm::plain});
+    cases.push_back({2, 27, channels, channels, 3, 2, 1, Norm::affine, 1});
+  }
   cases.push_back({2, 9, 8, 8, 7, 1, 1, Norm::plain});
   cases.push_back({2, 13, 4, 4, 9, 1, 1});
   cases.push_back({2, 9, 4, 4, 3, 2, 3});
@@ -255,6 +259,7 @@ TEST_P(SeparableConvIsa, SkipsWhatIsNull) {
   std::unique_ptr<Memory> memory;
   Stream stream(Device::cpu, 2);
   for (Case c : {Case{3, 8, 16, 16, 3, 1, 1, Norm::plain}, Case{3, 8, 4, 4, 5, 2, 1, Norm::affine},
+                 Case{2, 19, 4, 4, 3, 1, 1, Norm::plain}, Case{2, 15, 8, 8, 3, 1, 1, Norm::plain},
                  Case{3, 8, 24, 12, 0, 1, 1}}) {
     SCOPED_TRACE(join(c));
     Unit<float> start(c, random);

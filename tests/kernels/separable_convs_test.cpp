@@ -18,7 +18,9 @@ TEST_P(SeparableConvsIsa, UnitsOfOneInputMatchDouble) {
   for (const auto& kernels : {darts, even, odd})
     for (Case c : {Case{3, 8, 16, 16, 0, 1, 1}, Case{2, 9, 4, 4, 0, 1, 1, Norm::none, 1, 8},
                    Case{3, 8, 8, 8, 0, 2, 1, Norm::none, 1, 3}, Case{2, 9, 36, 12, 0, 2, 1},
-                   Case{2, 7, 4, 4, 0, 2, 1}, Case{5, 1, 4, 4, 0, 2, 1}}) {
+                   Case{2, 7, 4, 4, 0, 2, 1}, Case{5, 1, 4, 4, 0, 2, 1}, Case{2, 29, 4, 4, 0, 1, 1},
+                   Case{2, 15, 4, 8, 0, 2, 1, Norm::none, 1}, Case{2, 12, 8, 8, 0, 2, 1},
+                   Case{2, 9, 16, 16, 0, 2, 1, Norm::none, 1}, Case{2, 6, 20, 8, 0, 2, 1}}) {
       SCOPED_TRACE(join(c, " units ", kernels.size(), " first dilation ", kernels[0].dilation));
       std::vector<Unit<float>> f;
       std::vector<Unit<double>> d;
