@@ -72,7 +72,7 @@ struct Backward {
   // Buffers of one thread: this unit's sums, and what one unit after the other works in.
   struct Thread {
     double *dp_sum, *dw_sum;                            // of this thread's images
-    float *dp, *dw, *norm_sums;                         // of one image
+    float *dp, *dw, *norm_sums;                         // of some images, of one
     float *padded, *wide, *d, *dd, *dy, *rows, *z, *x;  // wide: dd with zeros around
     float *g, *v;                                       // a row of dy's parts
     float* dz_sum;

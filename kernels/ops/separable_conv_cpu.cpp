@@ -50,6 +50,7 @@ void fill_taps(float* table, const Plan& plan, const std::vector<const float*>& 
 
 void fill_depthwise_table(float* table, const Plan& plan) {
   std::vector<const float*> taps;
+  taps.reserve(size_t(plan.k * plan.k));
   for (int tap = 0; tap < plan.k * plan.k; ++tap) taps.push_back(plan.op.depthwise.pixel(tap));
   fill_taps(table, plan, taps);
 }
@@ -57,6 +58,7 @@ void fill_depthwise_table(float* table, const Plan& plan) {
 void fill_flipped_table(float* table, const Plan& plan, const Lattice& lattice, int parity_y, int parity_x,
                         const float* zeros) {
   std::vector<const float*> taps;
+  taps.reserve(size_t(lattice.taps * lattice.taps));
   for (int y = lattice.taps - 1; y >= 0; --y)
     for (int x = lattice.taps - 1; x >= 0; --x) {
       const int ky = parity_y + lattice.phases * y, kx = parity_x + lattice.phases * x;
@@ -308,15 +310,12 @@ void run(Forwards& all, const float* bias) {
 void statistics(const Forward& f, float* y_mean, float* y_inv_std, float eps) {
   const Plan& plan = f.plan;
   const double count = double(plan.y.pixels());
+  const std::vector<double> total = sum_of_images(f.sums, plan.y.n, 2 * plan.cout_pad);
   for (int j = 0; j < plan.y.c; ++j) {
     double sum = 0, square = 0;
-    for (int n = 0; n < plan.y.n; ++n) {
-      const double* image = f.sums + int64_t{n} * 2 * plan.cout_pad;
-      for (int l = j; l < plan.cout_pad; l += plan.y.c) {  // flat: the pixels of a vector
-        sum += image[l];
-        square += image[plan.cout_pad + l];
-        if (!plan.flat) break;
-      }
+    for (int l = j; l < plan.cout_pad; l += plan.y.c) {  // flat: the pixels of a vector
+      sum += total[size_t(l)], square += total[size_t(plan.cout_pad + l)];
+      if (!plan.flat) break;
     }
     const double mean = sum / count, variance = std::max(0.0, square / count - mean * mean);
     y_mean[j] = float(mean);

@@ -3,7 +3,7 @@
 // and dw += dd z; then dz is a stencil with flipped weights over dd, masked by the ReLU: at stride 2 one for
 // each parity of rows and columns, so that no zeros stand between the rows (Lattice). Behind a norm dz is
 // stored, its sums are taken, and a second pass writes dx = a dz + b x + c, unless the factors alone are
-// wanted. Weight gradients go to double per image and thread and are added in the order of the threads.
+// wanted. Weight gradients go to double per thread and are added in the order of the threads.
 #include "kernels/ops/separable_conv_backward.h"
 #include "kernels/ops/separable_conv_cpu.h"
 
@@ -329,6 +329,9 @@ LANAS_INLINE void backward_image(const Backwards& all, const Backward& b, const 
   if (b.want_dz && depthwise && several && last) finish_sum<W>(b, t, n);
 }
 
+// Weight gradients of so many pixels are added up in float, then go to double.
+constexpr int kFlushPixels = 1024;
+
 // sum += part, part = 0.
 LANAS_INLINE void flush(double* sum, float* part, size_t size) {
   for (size_t i = 0; i < size; ++i) sum[i] += double(part[i]), part[i] = 0;
@@ -337,14 +340,17 @@ LANAS_INLINE void flush(double* sum, float* part, size_t size) {
 template <int W>
 LANAS_INLINE void backward_thread(const Backwards& all, int thread, int threads) {
   all.thread(all.units[0], thread).clear(all.units[0], all.thread_bytes);
-  const int64_t n = all.units[0].plan.y.n;
-  for (int64_t i = n * thread / threads; i < n * (thread + 1) / threads; ++i)
+  const Shape y = all.units[0].plan.y;
+  const int64_t begin = int64_t{y.n} * thread / threads, end = int64_t{y.n} * (thread + 1) / threads;
+  const int64_t images = std::max(1, kFlushPixels / (y.h * y.w));
+  for (int64_t i = begin; i < end; ++i)
     for (const Backward& b : all.units) {
       const Plan& plan = b.plan;
       const Backward::Thread t = all.thread(b, thread);
       backward_image<W>(all, b, t, int(i));
-      if (b.want_dp) flush(t.dp_sum, t.dp, size_t(plan.x.c) * plan.cout_pad);
-      if (b.want_dw) flush(t.dw_sum, t.dw, size_t(plan.k) * plan.k * b.lanes_c);
+      const bool flushes = (i - begin + 1) % images == 0 || i + 1 == end;
+      if (flushes && b.want_dp) flush(t.dp_sum, t.dp, size_t(plan.x.c) * plan.cout_pad);
+      if (flushes && b.want_dw) flush(t.dw_sum, t.dw, size_t(plan.k) * plan.k * b.lanes_c);
       if (!plan.op.norm || !b.want_dz) continue;
       for (int j = 0; j < 2 * b.lanes_c; ++j) {
         b.norm_sums[i * 2 * b.lanes_c + j] = double(t.norm_sums[j]);

@@ -42,13 +42,11 @@ void norm_gradients(const Backward& b) {
   const NormView<float>& norm = plan.op.norm;
   const NormGradient<float>& g = b.gradient.norm;
   const double count = double(plan.x.pixels());
+  const std::vector<double> total = sum_of_images(b.norm_sums, plan.x.n, 2 * b.lanes_c);
   for (int c = 0; c < plan.x.c; ++c) {
     double sum = 0, dot = 0;
-    for (int n = 0; n < plan.x.n; ++n)
-      for (int l = c; l < b.lanes_c; l += plan.x.c) {
-        sum += b.norm_sums[int64_t{n} * 2 * b.lanes_c + l];
-        dot += b.norm_sums[(int64_t{n} * 2 + 1) * b.lanes_c + l];
-      }
+    for (int l = c; l < b.lanes_c; l += plan.x.c)
+      sum += total[size_t(l)], dot += total[size_t(b.lanes_c + l)];
     if (g.dgamma) g.dgamma[c] = float(dot) + (g.beta_dgamma == 0 ? 0.0f : g.beta_dgamma * g.dgamma[c]);
     if (g.dbeta) g.dbeta[c] = float(sum) + (g.beta_dbeta == 0 ? 0.0f : g.beta_dbeta * g.dbeta[c]);
     const double inv_std = double(norm.inv_std[c]);

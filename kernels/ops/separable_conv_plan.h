@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <numeric>
 #include <span>
+#include <vector>
 
 #include "kernels/core/parallel.h"
 #include "kernels/ops/separable_conv.h"
@@ -133,6 +134,14 @@ struct NormTable {
   // affine: with gamma and beta. Without norm the table becomes null.
   void fill(const Plan& plan, bool affine);
 };
+
+// What the images' sums, [n][size], add up to.
+inline std::vector<double> sum_of_images(const double* sums, int n, int size) {
+  std::vector<double> total(sums, sums + size);
+  for (int i = 1; i < n; ++i)
+    for (int j = 0; j < size; ++j) total[size_t(j)] += sums[int64_t{i} * size + j];
+  return total;
+}
 
 // Weights spread over lanes: sizes do not depend on the instruction set.
 size_t depthwise_table_size(const Plan& plan);
