@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "kernels/core/parallel.h"
+#include "kernels/vendor/conv2d_direct.h"
 #include "kernels/vendor/cuda.h"
 #include "kernels/vendor/gemm.h"
 
@@ -132,7 +133,9 @@ size_t conv2d_scratch_bytes(Shape y, Shape x, Shape w, int stride, int padding, 
   const Plan plan = make_plan("conv2d_scratch_bytes", y, x, w, stride, padding, dilation);
   if (plan.pointwise) return 0;
   if (device == Device::cuda) return cuda::conv2d_scratch_bytes();
-  return size_t(plan.chunks) * size_t(plan.column_size() + w.size()) * sizeof(float);
+  const size_t columns = size_t(plan.chunks) * size_t(plan.column_size() + w.size()) * sizeof(float);
+  if (!cpu::conv2d_is_direct(w, dilation)) return columns;
+  return std::max(columns, cpu::conv2d_direct_scratch_bytes(y, x, w, stride, padding));
 }
 
 void conv2d_forward(Stream& stream, Tensor y, Tensor x, Tensor w, int stride, int padding, int dilation,
@@ -145,6 +148,8 @@ void conv2d_forward(Stream& stream, Tensor y, Tensor x, Tensor w, int stride, in
   if (stream.device() == Device::cuda)
     return cuda::conv2d_forward(stream, y, x, w, {stride, padding, dilation}, scratch);
   check_scratch("conv2d_forward", plan, scratch);
+  if (cpu::conv2d_is_direct(w.shape(), dilation))
+    return cpu::conv2d_direct_forward(y, x, w, stride, padding, scratch);
   for_each_group(plan, static_cast<float*>(scratch), [&](int, float* column, int first, int images) {
     for (int row = 0; row < images * y.h; ++row)
       gather_row(column + int64_t{row} * y.w * plan.patch, x, first + row / y.h, row % y.h, y.w, plan);
@@ -187,6 +192,8 @@ void conv2d_backward_weights(Stream& stream, Tensor dw, Tensor dy, Tensor x, int
   if (stream.device() == Device::cuda)
     return cuda::conv2d_backward_weights(stream, dw, dy, x, {stride, padding, dilation}, beta, scratch);
   check_scratch("conv2d_backward_weights", plan, scratch);
+  if (cpu::conv2d_is_direct(dw.shape(), dilation))
+    return cpu::conv2d_direct_backward_weights(dw, dy, x, stride, padding, beta, scratch);
   float* columns = static_cast<float*>(scratch);
   float* partials = columns + plan.chunks * plan.column_size();  // [chunks, cout, patch]
   const int64_t size = dw.size();

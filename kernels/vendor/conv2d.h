@@ -1,8 +1,9 @@
 // conv2d.h -- dense convolution, NHWC, weights OHWI.
 // y[n,oy,ox,o] = sum over ky,kx,i of w[o,ky,kx,i] x[n,iy,ix,i], iy = oy*stride - padding + ky*dilation and ix
 // alike; taps outside the image are zero. x and y may be strided views, w and dw are packed. On the cpu
-// im2col and gemm over groups of images, or one gemm for 1x1 kernels. With more than one group the order of
-// the sums does not depend on the thread count. On cuda gemm for 1x1 kernels, else cuDNN.
+// one gemm for 1x1 kernels; few weights directly (conv2d_direct.h), but for the gradient of x; else im2col
+// and gemm over groups of images. With more than one group the order of the sums does not depend on the
+// thread count. On cuda gemm for 1x1 kernels, else cuDNN.
 #pragma once
 
 #include "kernels/core/device.h"

@@ -1,7 +1,11 @@
-// conv2d_test.cpp -- the defining loops by fp64 finite differences, im2col + gemm against the loops, one case
-// by hand.
+// conv2d_test.cpp -- the defining loops by fp64 finite differences, the direct products and im2col + gemm
+// against the loops, one case by hand.
 #include "kernels/vendor/conv2d.h"
 
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/core/parallel.h"
 #include "tests/support/gradcheck.h"
 
 namespace lanas::test {
@@ -26,6 +30,7 @@ const Case kCases[] = {
     {{2, 5, 5, 3}, 4, 3, 1, 1, 1, 0}, {{1, 7, 5, 1}, 1, 3, 2, 1, 1, 0}, {{3, 4, 6, 4}, 3, 1, 1, 0, 1, 2},
     {{2, 5, 6, 3}, 5, 1, 2, 0, 1, 3}, {{2, 7, 7, 2}, 3, 3, 1, 2, 2, 1}, {{1, 2, 2, 12}, 16, 2, 1, 0, 1, 0},
     {{1, 3, 3, 2}, 2, 5, 1, 2, 1, 0}, {{1, 1, 1, 3}, 2, 3, 1, 4, 3, 0}, {{1, 9, 4, 2}, 2, 3, 2, 3, 2, 1},
+    {{1, 9, 4, 3}, 8, 3, 2, 1, 1, 1}, {{1, 2, 3, 1}, 4, 5, 1, 2, 1, 0},
 };
 
 TEST(Conv2d, LoopsPassGradcheck) {
@@ -65,6 +70,7 @@ void check_float(const Case& t, double beta) {
 
   Stream stream(Device::cpu);
   Memory scratch(Device::cpu, conv2d_scratch_bytes(t.y(), t.x, t.w(), t.stride, t.padding, t.dilation));
+  std::fill_n(scratch.floats(), scratch.bytes() / sizeof(float), NAN);  // what is read must have been written
   conv2d_forward(stream, fy, fx, fw, t.stride, t.padding, t.dilation, scratch.data());
   conv2d_backward_data(stream, fdx, fdy, fw, t.stride, t.padding, t.dilation, float(beta), scratch.data());
   conv2d_backward_weights(stream, fdw, fdy, fx, t.stride, t.padding, t.dilation, float(beta), scratch.data());
@@ -75,6 +81,18 @@ void check_float(const Case& t, double beta) {
 }
 
 TEST(Conv2d, FloatMatchesLoops) {
+  const CpuIsa best = cpu_isa();
+  for (const CpuIsa isa : {CpuIsa::base, CpuIsa::avx2, CpuIsa::avx512}) {
+    if (isa > best) continue;
+    set_cpu_isa(isa);
+    SCOPED_TRACE(cpu_isa_name(isa));
+    for (const double beta : {0.0, 1.0}) {
+      check_float({{3, 19, 18, 3}, 48, 3, 1, 1, 1, 0}, beta);  // direct: tiles of eight rows and of the rest
+      check_float({{2, 18, 17, 3}, 36, 3, 2, 1, 1, 3}, beta);
+      check_float({{2, 9, 9, 12}, 20, 3, 1, 2, 1, 0}, beta);
+    }
+  }
+  set_cpu_isa(best);
   for (const double beta : {0.0, 1.0}) {
     for (const Case& t : kCases) check_float(t, beta);
     check_float({{5, 32, 32, 3}, 24, 3, 1, 1, 1, 0}, beta);  // stem: groups of one image
@@ -86,18 +104,20 @@ TEST(Conv2d, FloatMatchesLoops) {
 }
 
 TEST(Conv2d, SameBitsForAnyThreadCount) {
-  const Case t{{20, 32, 32, 3}, 24, 3, 1, 1, 1, 0};
-  Random random(5);
-  TestTensor<float> x(t.x), dy(t.y()), one(t.w()), two(t.w());
-  x.randomize(random), dy.randomize(random);
-  Memory scratch(Device::cpu, conv2d_scratch_bytes(t.y(), t.x, t.w(), 1, 1, 1));
-  for (const int threads : {1, 2}) {
-    Stream stream(Device::cpu, threads);
-    stream.activate();
-    conv2d_backward_weights(stream, threads == 1 ? one : two, dy, x, 1, 1, 1, 0, scratch.data());
+  for (const int cout : {24, 27}) {  // direct, im2col
+    const Case t{{20, 32, 32, 3}, cout, 3, 1, 1, 1, 0};
+    Random random(5);
+    TestTensor<float> x(t.x), dy(t.y()), one(t.w()), two(t.w());
+    x.randomize(random), dy.randomize(random);
+    Memory scratch(Device::cpu, conv2d_scratch_bytes(t.y(), t.x, t.w(), 1, 1, 1));
+    for (const int threads : {1, 2}) {
+      Stream stream(Device::cpu, threads);
+      stream.activate();
+      conv2d_backward_weights(stream, threads == 1 ? one : two, dy, x, 1, 1, 1, 0, scratch.data());
+    }
+    Stream(Device::cpu).activate();
+    for (int64_t i = 0; i < t.w().size(); ++i) ASSERT_EQ(one[i], two[i]);
   }
-  Stream(Device::cpu).activate();
-  for (int64_t i = 0; i < t.w().size(); ++i) ASSERT_EQ(one[i], two[i]);
 }
 
 TEST(Conv2d, ByHand) {
