@@ -11,9 +11,9 @@
 
 #include "kernels/core/parallel.h"
 #include "kernels/ops/separable_conv.h"
+#include "kernels/ops/separable_conv_pixels.h"
 #include "kernels/ops/separable_conv_product.h"
 #include "kernels/ops/separable_conv_stencil.h"
-#include "kernels/ops/separable_conv_vec.h"
 
 namespace lanas::cpu {
 
