@@ -50,18 +50,19 @@ Var batch_norm(Builder& b, const std::string& name, Var x, Var out) {
   return normalise(b.tape, x, norm, out);
 }
 
-SeparableWithMoments unit_parameters(Builder& b, const UnitNames& names, int cin, UnitGeometry g) {
+SeparableUnit unit_parameters(Builder& b, const UnitNames& names, int cin, UnitGeometry g) {
   Separable unit;
   if (g.kernel > 1) unit.depthwise = b.depthwise_weight(names.depthwise, g.kernel, cin);
   unit.pointwise = b.conv_weight(names.pointwise, g.cout, 1, cin);
   unit.stride = g.stride;
   unit.dilation = g.dilation;
-  return {unit, b.running(names.batch_norm, g.cout)};
+  return {{}, unit, b.running(names.batch_norm, g.cout)};
 }
 
 Normalised conv_unit(Builder& b, const UnitNames& names, Normalised x, UnitGeometry g, bool affine) {
-  const SeparableWithMoments parameters = unit_parameters(b, names, b.tape.shape(x.x).c, g);
-  Normalised y = separable_conv(b.tape, x, parameters.unit, parameters.running);
+  SeparableUnit unit = unit_parameters(b, names, b.tape.shape(x.x).c, g);
+  unit.x = x;
+  Normalised y = separable_convs(b.tape, {unit})[0];
   if (affine) {
     const Norm scale = b.affine(names.batch_norm, g.cout);
     y.norm.gamma = scale.gamma;
@@ -70,31 +71,39 @@ Normalised conv_unit(Builder& b, const UnitNames& names, Normalised x, UnitGeome
   return y;
 }
 
-Normalised factorized_reduce(Builder& b, const std::string& name, Var x, int cout, bool affine) {
+FactorizedReduce factorized_units(Builder& b, const std::string& name, Var x, int cout) {
   Tape& tape = b.tape;
   const Shape s = tape.shape(x);
   CHECK(cout % 2 == 0 && s.h % 2 == 0 && s.w % 2 == 0, "factorized_reduce ", name,
         ": needs even channels and sides, has ", cout, " channels from ", s);
   const RunningMoments running = b.running(name + ".bn", cout);
-  Normalised y;
+  FactorizedReduce both;
+  Normalised& y = both.y;
   y.x = tape.activation({s.n, s.h / 2, s.w / 2, cout});
   y.norm = {tape.statistic({1, 1, 1, cout}), tape.statistic({1, 1, 1, cout}), {}, {}};
   for (int half = 0; half < 2; ++half) {
-    const int c0 = half * cout / 2, c1 = c0 + cout / 2;
-    auto part = [&](Var v) { return tape.slice(v, c0, c1); };
+    auto part = [&](Var v) { return tape.slice(v, half * cout / 2, (half + 1) * cout / 2); };
     Separable unit;
     unit.pointwise = b.conv_weight(name + (half ? ".conv2" : ".conv1"), cout / 2, 1, s.c);
     unit.stride = 2;
     unit.offset = half;
-    separable_conv(tape, {x, {}}, unit, {part(running.mean), part(running.var)},
-                   {part(y.x), {part(y.norm.mean), part(y.norm.inv_std), {}, {}}});
+    both.units.push_back({{x, {}},
+                          unit,
+                          {part(running.mean), part(running.var)},
+                          {part(y.x), {part(y.norm.mean), part(y.norm.inv_std), {}, {}}}});
   }
+  return both;
+}
+
+Normalised factorized_reduce(Builder& b, const std::string& name, Var x, int cout, bool affine) {
+  FactorizedReduce both = factorized_units(b, name, x, cout);
+  separable_convs(b.tape, both.units);
   if (affine) {
     const Norm parameters = b.affine(name + ".bn", cout);
-    y.norm.gamma = parameters.gamma;
-    y.norm.beta = parameters.beta;
+    both.y.norm.gamma = parameters.gamma;
+    both.y.norm.beta = parameters.beta;
   }
-  return y;
+  return both.y;
 }
 
 Var classifier(Builder& b, const std::string& name, Var x, int classes) {

@@ -38,11 +38,17 @@ struct UnitGeometry {
 };
 Normalised conv_unit(Builder& b, const UnitNames& names, Normalised x, UnitGeometry g, bool affine);
 // Its parameters alone, without affine part, of an input of cin channels.
-SeparableWithMoments unit_parameters(Builder& b, const UnitNames& names, int cin, UnitGeometry g);
+SeparableUnit unit_parameters(Builder& b, const UnitNames& names, int cin, UnitGeometry g);
 
 // FactorizedReduce: ReLU, two 1x1 stride-2 convolutions to cout/2 channels each (the second reads x shifted
 // by one row and one column), concatenated, BN. Weights name.conv1, name.conv2, batch norm name.bn.
 Normalised factorized_reduce(Builder& b, const std::string& name, Var x, int cout, bool affine);
+// Its two units, still to be recorded, which write the result; without affine part.
+struct FactorizedReduce {
+  std::vector<SeparableUnit> units;
+  Normalised y;
+};
+FactorizedReduce factorized_units(Builder& b, const std::string& name, Var x, int cout);
 
 // Global average pooling and a linear layer: name.weight, name.bias. Returns [n,1,1,classes].
 Var classifier(Builder& b, const std::string& name, Var x, int classes);

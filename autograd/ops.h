@@ -55,13 +55,15 @@ struct Separable {
 };
 Normalised separable_conv(Tape& tape, Normalised x, Separable unit, RunningMoments running,
                           Normalised out = {});
-// The same for units that read one x, of one stride and without norm: x is read once, and their gradients of
-// x are added up before they are written.
-struct SeparableWithMoments {
+// Several units recorded as one op, in their order: those that follow each other and read one x share it, and
+// their gradients of it are added up before they are written; see kernels/ops/separable_conv.h.
+struct SeparableUnit {
+  Normalised x;
   Separable unit;
   RunningMoments running;
+  Normalised out = {};
 };
-std::vector<Normalised> separable_convs(Tape& tape, Var x, const std::vector<SeparableWithMoments>& units);
+std::vector<Normalised> separable_convs(Tape& tape, const std::vector<SeparableUnit>& units);
 // One unit for inference with batch norm folded into weights and bias; adds to `accumulate_into` when given.
 Var separable_conv_inference(Tape& tape, Var x, Separable unit, Var bias, Var out = {},
                              bool accumulate = false, bool relu = true);

@@ -18,16 +18,15 @@ Shape conv_shape(const char* op, Shape x, Shape w, int cout, ConvGeometry g) {
 
 // The positions of a separable unit's inputs on the tape; -1 where it has none.
 struct SeparableInputs {
-  std::vector<Var> vars;
-  int depthwise = -1, pointwise = -1, mean = -1, inv_std = -1, gamma = -1, beta = -1, running_mean = -1,
-      running_var = -1, bias = -1;
-
-  int add(Var v) {
-    if (!v) return -1;
-    vars.push_back(v);
-    return int(vars.size()) - 1;
-  }
+  int x = -1, depthwise = -1, pointwise = -1, mean = -1, inv_std = -1, gamma = -1, beta = -1,
+      running_mean = -1, running_var = -1, bias = -1;
 };
+
+int add(std::vector<Var>& vars, Var v) {
+  if (!v) return -1;
+  vars.push_back(v);
+  return int(vars.size()) - 1;
+}
 
 SeparableConv<float> bind(const Run& run, const SeparableInputs& at, const Separable& unit,
                           bool relu = true) {
@@ -64,31 +63,11 @@ int64_t separable_macs(const SeparableConv<float>& op, Shape y) {
   return y.pixels() / y.n * (depthwise + op.pointwise.size());
 }
 
-// The moments of y that its readers take: running ones where this is no training pass.
-void finish_statistics(Run& run, const SeparableInputs& at, Tensor y, float* mean, float* inv_std) {
-  float *running_mean = run.in(at.running_mean).data, *running_var = run.in(at.running_var).data;
-  if (!run.training)
-    batch_norm_statistics_from_running(run.stream, mean, inv_std, running_mean, running_var, y.c,
-                                       kBatchNormEps);
-  else if (run.update_statistics)
-    batch_norm_update_running(run.stream, running_mean, running_var, mean, inv_std, y.c, y.pixels(),
-                              kBatchNormEps);
-}
-
-void separable_forward(Run& run, const SeparableInputs& at, const Separable& unit) {
-  const SeparableConv<float> op = bind(run, at, unit);
-  const Tensor y = run.out(0);
-  float *mean = run.out(1).data, *inv_std = run.out(2).data;
-  separable_conv_forward(run.stream, op, y, run.in(0), run.training ? mean : nullptr,
-                         run.training ? inv_std : nullptr, kBatchNormEps, run.scratch());
-  finish_statistics(run, at, y, mean, inv_std);
-}
-
 SeparableConvGradient<float> bind_gradient(const Run& run, const SeparableInputs& at) {
   SeparableConvGradient<float> gradient;
-  gradient.dx = run.grad_in(0);
-  gradient.beta_dx = run.beta(0);
-  gradient.dx_factors = run.factors(0);
+  gradient.dx = run.grad_in(at.x);
+  gradient.beta_dx = run.beta(at.x);
+  gradient.dx_factors = run.factors(at.x);
   if (at.depthwise >= 0) {
     gradient.d_depthwise = run.grad_in(at.depthwise);
     gradient.beta_d_depthwise = run.beta(at.depthwise);
@@ -101,15 +80,11 @@ SeparableConvGradient<float> bind_gradient(const Run& run, const SeparableInputs
   return gradient;
 }
 
-void separable_backward(Run& run, const SeparableInputs& at, const Separable& unit) {
-  separable_conv_backward(run.stream, bind(run, at, unit), bind_gradient(run, at), run.gradient(0), run.in(0),
-                          run.scratch());
-}
-
-// Several units that read input 0; unit u has outputs 3u, 3u + 1, 3u + 2.
+// Units that run together; unit u has outputs 3u, 3u + 1, 3u + 2. Input i is read by shares[i] of them.
 struct SeparableGroup {
-  std::vector<SeparableInputs> at;  // positions among the inputs of all
+  std::vector<SeparableInputs> at;
   std::vector<Separable> units;
+  std::vector<int> shares;
 
   std::vector<SeparableConv<float>> bind_all(const Run& run) const {
     std::vector<SeparableConv<float>> ops;
@@ -117,16 +92,40 @@ struct SeparableGroup {
     return ops;
   }
 
+  // x(unit) is a tensor.
+  template <class X>
+  std::vector<SeparableInput> inputs(X x) const {
+    std::vector<SeparableInput> all;
+    size_t first = 0;
+    for (const int count : shares) {
+      all.push_back({x(first), count});
+      first += size_t(count);
+    }
+    return all;
+  }
+  std::vector<SeparableInput> inputs(const Run& run) const {
+    return inputs([&](size_t u) { return run.in(at[u].x); });
+  }
+
+  // The moments of y that its readers take are running ones where this is no training pass.
   void forward(Run& run) const {
     std::vector<SeparableConvOutput<float>> outputs;
     for (int u = 0; u < int(units.size()); ++u) {
-      outputs.push_back({run.out(3 * u)});
-      if (run.training)
-        outputs.back().mean = run.out(3 * u + 1).data, outputs.back().inv_std = run.out(3 * u + 2).data;
+      SeparableConvOutput<float>& out = outputs.emplace_back();
+      const SeparableInputs& in = at[size_t(u)];
+      out.y = run.out(3 * u);
+      if (!run.training) continue;
+      out.mean = run.out(3 * u + 1).data, out.inv_std = run.out(3 * u + 2).data;
+      if (run.update_statistics)
+        out.running_mean = run.in(in.running_mean).data, out.running_var = run.in(in.running_var).data;
     }
-    separable_convs_forward(run.stream, bind_all(run), outputs, run.in(0), kBatchNormEps, run.scratch());
+    separable_convs_forward(run.stream, bind_all(run), outputs, inputs(run), kBatchNormEps, run.scratch());
+    if (run.training) return;
     for (int u = 0; u < int(units.size()); ++u)
-      finish_statistics(run, at[size_t(u)], run.out(3 * u), run.out(3 * u + 1).data, run.out(3 * u + 2).data);
+      batch_norm_statistics_from_running(run.stream, run.out(3 * u + 1).data, run.out(3 * u + 2).data,
+                                         run.in(at[size_t(u)].running_mean).data,
+                                         run.in(at[size_t(u)].running_var).data, run.out(3 * u).c,
+                                         kBatchNormEps);
   }
 
   void backward(Run& run) const {
@@ -136,7 +135,7 @@ struct SeparableGroup {
       gradients.push_back(bind_gradient(run, at[size_t(u)]));
       dys.push_back(run.gradient(3 * u));
     }
-    separable_convs_backward(run.stream, bind_all(run), gradients, dys, run.in(0), run.scratch());
+    separable_convs_backward(run.stream, bind_all(run), gradients, dys, inputs(run), run.scratch());
   }
 };
 
@@ -191,86 +190,68 @@ Var depthwise_conv(Tape& tape, Var x, Var w, ConvGeometry g) {
   return y;
 }
 
-Normalised separable_conv(Tape& tape, Normalised x, Separable unit, RunningMoments running, Normalised out) {
-  const SeparableConv<float> op = shapes_only(tape, unit);
-  const Shape xs = tape.shape(x.x), ys = op.output_shape(xs);
-  CHECK(op.pointwise.c == xs.c && (!op.has_depthwise() || op.depthwise.c == xs.c),
-        "separable_conv: weights of ", op.pointwise.c, " channels do not fit x ", xs);
-  if (!out.x)
-    out = {tape.activation(ys), {tape.statistic({1, 1, 1, ys.c}), tape.statistic({1, 1, 1, ys.c}), {}, {}}};
-  CHECK(tape.shape(out.x) == ys, "separable_conv: output ", tape.shape(out.x), " does not match ", ys);
-  SeparableInputs at;
-  at.add(x.x);
-  at.depthwise = at.add(unit.depthwise);
-  at.pointwise = at.add(unit.pointwise);
-  at.mean = at.add(x.norm.mean);
-  at.inv_std = at.add(x.norm.inv_std);
-  at.gamma = at.add(x.norm.gamma);
-  at.beta = at.add(x.norm.beta);
-  std::vector<Var> saved = at.vars;
-  at.running_mean = at.add(running.mean);
-  at.running_var = at.add(running.var);
+std::vector<Normalised> separable_convs(Tape& tape, const std::vector<SeparableUnit>& units) {
+  std::vector<SeparableConv<float>> ops;
+  std::vector<Normalised> results;
+  std::vector<Var> vars, outputs, normalised;
+  SeparableGroup group;
+  int64_t macs = 0;
+  for (const SeparableUnit& from : units) {
+    const Shape xs = tape.shape(from.x.x);
+    const SeparableConv<float>& op = ops.emplace_back(shapes_only(tape, from.unit));
+    CHECK(op.pointwise.c == xs.c && (!op.has_depthwise() || op.depthwise.c == xs.c),
+          "separable_conv: weights of ", op.pointwise.c, " channels do not fit x ", xs);
+    const Shape ys = op.output_shape(xs);
+    SeparableInputs& at = group.at.emplace_back();
+    const bool shared = !group.units.empty() && vars[size_t(group.at[group.units.size() - 1].x)] == from.x.x;
+    at.x = shared ? group.at[group.units.size() - 1].x : add(vars, from.x.x);
+    if (shared)
+      ++group.shares.back();
+    else
+      group.shares.push_back(1);
+    at.depthwise = add(vars, from.unit.depthwise);
+    at.pointwise = add(vars, from.unit.pointwise);
+    at.mean = add(vars, from.x.norm.mean);
+    at.inv_std = add(vars, from.x.norm.inv_std);
+    at.gamma = add(vars, from.x.norm.gamma);
+    at.beta = add(vars, from.x.norm.beta);
+    group.units.push_back(from.unit);
+    if (from.x.norm) normalised.push_back(from.x.x);
+    Normalised y = from.out;
+    if (!y.x)
+      y = {tape.activation(ys), {tape.statistic({1, 1, 1, ys.c}), tape.statistic({1, 1, 1, ys.c}), {}, {}}};
+    CHECK(tape.shape(y.x) == ys, "separable_conv: output ", tape.shape(y.x), " does not match ", ys);
+    results.push_back(y);
+    outputs.insert(outputs.end(), {y.x, y.norm.mean, y.norm.inv_std});
+    macs += separable_macs(op, ys);
+  }
+  const std::vector<Var> saved = vars;
+  for (size_t u = 0; u < units.size(); ++u) {
+    group.at[u].running_mean = add(vars, units[u].running.mean);
+    group.at[u].running_var = add(vars, units[u].running.var);
+  }
+  const auto inputs = group.inputs([&](size_t u) { return Tensor(nullptr, tape.shape(units[u].x.x)); });
   const Stream most;  // scratch for as many threads as this machine has
   const Stream one(tape.device(), 1);
   size_t scratch = 0;
   for (const Stream* stream : {&most, &one})
-    scratch = std::max({scratch, separable_conv_forward_scratch_bytes(*stream, op, xs),
-                        separable_conv_backward_scratch_bytes(*stream, op, xs)});
-  tape.record({.name = "separable_conv",
-               .inputs = at.vars,
-               .outputs = {out.x, out.norm.mean, out.norm.inv_std},
-               .saved = saved,
-               .forward = [at, unit](Run& run) { separable_forward(run, at, unit); },
-               .backward = [at, unit](Run& run) { separable_backward(run, at, unit); },
-               .scratch_bytes = scratch,
-               .leaves_factors = x.norm ? std::vector<Var>{x.x} : std::vector<Var>{},
-               .takes_factors = true,
-               .macs = separable_macs(op, ys)});
-  return out;
-}
-
-std::vector<Normalised> separable_convs(Tape& tape, Var x, const std::vector<SeparableWithMoments>& units) {
-  const Shape xs = tape.shape(x);
-  std::vector<SeparableConv<float>> ops;
-  std::vector<Normalised> results;
-  std::vector<Var> outputs;
-  SeparableInputs all;
-  all.add(x);
-  SeparableGroup group;
-  int64_t macs = 0;
-  for (const SeparableWithMoments& from : units) {
-    ops.push_back(shapes_only(tape, from.unit));
-    const Shape ys = ops.back().output_shape(xs);
-    SeparableInputs at;
-    at.depthwise = all.add(from.unit.depthwise);
-    at.pointwise = all.add(from.unit.pointwise);
-    group.at.push_back(at), group.units.push_back(from.unit);
-    results.push_back(
-        {tape.activation(ys), {tape.statistic({1, 1, 1, ys.c}), tape.statistic({1, 1, 1, ys.c}), {}, {}}});
-    const Normalised& y = results.back();
-    outputs.insert(outputs.end(), {y.x, y.norm.mean, y.norm.inv_std});
-    macs += separable_macs(ops.back(), ys);
-  }
-  const std::vector<Var> saved = all.vars;
-  for (size_t u = 0; u < units.size(); ++u) {
-    group.at[u].running_mean = all.add(units[u].running.mean);
-    group.at[u].running_var = all.add(units[u].running.var);
-  }
-  const Stream most, one(tape.device(), 1);
-  size_t scratch = 0;
-  for (const Stream* stream : {&most, &one})
-    scratch = std::max({scratch, separable_convs_forward_scratch_bytes(*stream, ops, xs),
-                        separable_convs_backward_scratch_bytes(*stream, ops, xs)});
-  tape.record({.name = "separable_convs",
-               .inputs = all.vars,
+    scratch = std::max({scratch, separable_convs_forward_scratch_bytes(*stream, ops, inputs),
+                        separable_convs_backward_scratch_bytes(*stream, ops, inputs)});
+  tape.record({.name = units.size() == 1 ? "separable_conv" : "separable_convs",
+               .inputs = vars,
                .outputs = outputs,
                .saved = saved,
                .forward = [group](Run& run) { group.forward(run); },
                .backward = [group](Run& run) { group.backward(run); },
                .scratch_bytes = scratch,
+               .leaves_factors = normalised,
                .takes_factors = true,
                .macs = macs});
   return results;
+}
+
+Normalised separable_conv(Tape& tape, Normalised x, Separable unit, RunningMoments running, Normalised out) {
+  return separable_convs(tape, {{x, unit, running, out}})[0];
 }
 
 Var separable_conv_inference(Tape& tape, Var x, Separable unit, Var bias, Var out, bool accumulate,
@@ -281,14 +262,15 @@ Var separable_conv_inference(Tape& tape, Var x, Separable unit, Var bias, Var ou
         " channels do not fit x ", xs);
   CHECK(out || !accumulate, "separable_conv_inference: nothing to accumulate into");
   out = output_or_new(tape, "separable_conv_inference", out, ys);
+  std::vector<Var> vars;
   SeparableInputs at;
-  at.add(x);
-  at.depthwise = at.add(unit.depthwise);
-  at.pointwise = at.add(unit.pointwise);
-  at.bias = at.add(bias);
+  at.x = add(vars, x);
+  at.depthwise = add(vars, unit.depthwise);
+  at.pointwise = add(vars, unit.pointwise);
+  at.bias = add(vars, bias);
   const Stream most, one(tape.device(), 1);
   tape.record({.name = "separable_conv_inference",
-               .inputs = at.vars,
+               .inputs = vars,
                .outputs = {out},
                .saved = {},
                .forward =

@@ -48,10 +48,9 @@ Norm batch_statistics(Tape& tape, Var x, RunningMoments running) {
                      if (!run.training)
                        return batch_norm_statistics_from_running(run.stream, mean, inv_std, running_mean,
                                                                  running_var, c, kBatchNormEps);
-                     batch_norm_statistics(run.stream, mean, inv_std, run.in(0), kBatchNormEps);
-                     if (run.update_statistics)
-                       batch_norm_update_running(run.stream, running_mean, running_var, mean, inv_std, c,
-                                                 run.in(0).pixels(), kBatchNormEps);
+                     const bool moves = run.update_statistics;
+                     batch_norm_statistics(run.stream, mean, inv_std, run.in(0), kBatchNormEps,
+                                           moves ? running_mean : nullptr, moves ? running_var : nullptr);
                    },
                .backward = {}});
   return norm;

@@ -2,6 +2,7 @@
 
 #include <map>
 #include <optional>
+#include <utility>
 
 namespace lanas {
 namespace {
@@ -69,7 +70,11 @@ class SupernetCell {
     const int first = first_edge(node), edges = inputs_of(node);
     const Var weights = tape_.slice(mixing_.ops, first * kOps, (first + edges) * kOps);
     std::vector<MixedTerm> terms;
-    for (int input = 0; input < edges; ++input) add_edge(first + input, input, states[input], terms);
+    Convolutions waiting;
+    for (int input = 0; input < edges; ++input) {
+      add_edge(first + input, input, states[input], terms, waiting);
+      if (tape_.device() == Device::cpu || input + 1 == edges) record(std::exchange(waiting, {}), terms);
+    }
     if (partial_ == 1) {
       mixed_sum(tape_, terms, weights, out);
       return;
@@ -107,32 +112,60 @@ class SupernetCell {
     });
   }
 
-  // The convolutions of an edge begin with units that read the state together.
-  void add_edge(int edge, int input, Var state, std::vector<MixedTerm>& terms) {
+  // Convolutions whose parameters are made and whose units are still to be recorded: their first and, where
+  // they have one, second unit, and their place among a node's terms; the units of skip connections.
+  struct Convolutions {
+    std::vector<SeparableUnit> skips, first;
+    std::vector<std::optional<SeparableUnit>> second;
+    std::vector<size_t> term;
+  };
+
+  void add_edge(int edge, int input, Var state, std::vector<MixedTerm>& terms, Convolutions& waiting) {
     const Var x = seen(input, state);
     const int stride = edge_stride(place_, input), c = tape_.shape(x).c;
-    std::vector<SeparableWithMoments> first;
-    std::vector<std::optional<SeparableWithMoments>> second;
     for (int kind = 1; kind < kOps; ++kind) {  // none adds zero: its weight only takes from the others
       const OpKind op = OpKind(kind);
       const std::string name = join(prefix_, "edges.", edge, ".", op_name(op));
+      MixedTerm& term = terms.emplace_back(MixedTerm{{}, input * kOps + kind});
       if (op == OpKind::max_pool_3x3 || op == OpKind::avg_pool_3x3) {
-        terms.push_back({pool(op, input, x), input * kOps + kind});
+        term.x = pool(op, input, x);
       } else if (op == OpKind::skip_connect) {
-        const Normalised y = stride == 1 ? Normalised{x, {}} : factorized_reduce(b_, name, x, c, false);
-        terms.push_back({y, input * kOps + kind});
+        term.x = {x, {}};
+        if (stride == 1) continue;
+        const FactorizedReduce both = factorized_units(b_, name, x, c);
+        term.x = both.y;
+        waiting.skips.insert(waiting.skips.end(), both.units.begin(), both.units.end());
       } else {
         const std::vector<UnitPlan> units = convolution_units(name, op, c, stride);
-        first.push_back(unit_parameters(b_, units[0].names, c, units[0].geometry));
-        second.emplace_back();
-        if (units.size() > 1) second.back() = unit_parameters(b_, units[1].names, c, units[1].geometry);
-        terms.push_back({{}, input * kOps + kind});
+        waiting.first.push_back(unit_parameters(b_, units[0].names, c, units[0].geometry));
+        waiting.first.back().x.x = x;
+        waiting.second.emplace_back();
+        if (units.size() > 1)
+          waiting.second.back() = unit_parameters(b_, units[1].names, c, units[1].geometry);
+        waiting.term.push_back(terms.size() - 1);
       }
     }
-    const std::vector<Normalised> halves = separable_convs(tape_, x, first);
+  }
+
+  // The first units of an edge read its state together. On a cuda device, which one small unit does not fill,
+  // those of all edges of a node are one op, as are the second units.
+  void record(Convolutions waiting, std::vector<MixedTerm>& terms) {
+    if (!waiting.skips.empty()) separable_convs(tape_, waiting.skips);
+    const std::vector<Normalised> halves = separable_convs(tape_, waiting.first);
+    std::vector<SeparableUnit> units;
+    std::vector<size_t> place;
     for (size_t i = 0; i < halves.size(); ++i) {
-      Normalised& y = terms[terms.size() - halves.size() + i].x;
-      y = second[i] ? separable_conv(tape_, halves[i], second[i]->unit, second[i]->running) : halves[i];
+      terms[waiting.term[i]].x = halves[i];
+      if (!waiting.second[i]) continue;
+      units.push_back(*waiting.second[i]);
+      units.back().x = halves[i];
+      place.push_back(waiting.term[i]);
+    }
+    const size_t together = tape_.device() == Device::cpu ? 1 : units.size();
+    for (size_t i = 0; i < units.size(); i += together) {
+      const std::vector<Normalised> y = separable_convs(
+          tape_, std::vector(units.begin() + ptrdiff_t(i), units.begin() + ptrdiff_t(i + together)));
+      for (size_t k = 0; k < y.size(); ++k) terms[place[i + k]].x = y[k];
     }
   }
 

@@ -52,15 +52,17 @@ __device__ __forceinline__ void write_channel_sums(float* row, float (&sums)[kSu
   constexpr int kChannelSumTag = 0x5e02, kWarps = int(kSumThreads) / 32;
   float* shared = static_shared<float, kWarps * kSums * 32 * kPack, kChannelSumTag>();  // [warp][s][channel]
   const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32, width = columns * kPack;
-  __syncthreads();  // the readers of an earlier call are done
+  __syncthreads();                                    // the readers of an earlier call are done
+  for (int lanes = 16; lanes >= columns; lanes /= 2)  // outside, so that the sums go side by side
+#pragma unroll
+    for (int s = 0; s < kSums; ++s)
+#pragma unroll
+      for (int k = 0; k < kPack; ++k) sums[s][k] += __shfl_xor_sync(kFullWarp, sums[s][k], lanes);
 #pragma unroll
   for (int s = 0; s < kSums; ++s)
 #pragma unroll
-    for (int k = 0; k < kPack; ++k) {
-      float sum = sums[s][k];
-      for (int lanes = 16; lanes >= columns; lanes /= 2) sum += __shfl_xor_sync(kFullWarp, sum, lanes);
-      if (lane < columns) shared[(warp * kSums + s) * width + lane * kPack + k] = sum;
-    }
+    for (int k = 0; k < kPack; ++k)
+      if (lane < columns) shared[(warp * kSums + s) * width + lane * kPack + k] = sums[s][k];
   __syncthreads();
   for (int i = int(threadIdx.x); i < kSums * width; i += int(kSumThreads)) {
     float sum = 0;
@@ -87,19 +89,36 @@ __device__ __forceinline__ void sum_channels(float* partial, int64_t pixels, int
   write_channel_sums<kPack, kSums>(partial + int64_t{blockIdx.x} * kSums * c, sums, columns, first, c);
 }
 
+// The sum of all threads of this thread's column, in a block of kSumThreads threads in kAddColumns columns;
+// the result is defined in threads below kAddColumns. All threads call it.
+__device__ __forceinline__ double add_rows(double value) {
+  constexpr int kAddTag = 0x5e03, kWarps = int(kSumThreads) / 32;
+  double* shared = static_shared<double, kWarps * kAddColumns, kAddTag>();  // [warp][column]
+  const int lane = int(threadIdx.x) % 32;
+  __syncthreads();  // the readers of an earlier call are done
+#pragma unroll
+  for (int lanes = 16; lanes >= kAddColumns; lanes /= 2) value += __shfl_xor_sync(kFullWarp, value, lanes);
+  if (lane < kAddColumns) shared[int(threadIdx.x) / 32 * kAddColumns + lane] = value;
+  __syncthreads();
+  double sum = 0;
+#pragma unroll
+  for (int warp = 0; warp < kWarps; ++warp) sum += shared[warp * kAddColumns + lane % kAddColumns];
+  return sum;
+}
+
 // The second kernel, of kSumThreads threads in kAddColumns columns: the sum over the pieces of
 // partial[piece * row_floats + i], where i is this thread's column (the same for all its rows) and below
 // row_floats if `inside`. The result is defined in threads below kAddColumns. All threads call it.
 __device__ __forceinline__ double add_pieces(const float* partial, int pieces, int64_t row_floats, int64_t i,
                                              bool inside) {
-  constexpr int kAddTag = 0x5e03, kRows = int(kSumThreads) / kAddColumns;
+  constexpr int kRows = int(kSumThreads) / kAddColumns;
   double sum = 0;
   if (inside) {
 #pragma unroll 4
     for (int piece = int(threadIdx.x) / kAddColumns; piece < pieces; piece += kRows)
       sum += double(partial[piece * row_floats + i]);
   }
-  return column_sum(sum, kAddColumns, static_shared<double, int(kSumThreads), kAddTag>());
+  return add_rows(sum);
 }
 
 // The channel of this thread in the second kernel, in blocks of kAddColumns channels, and its grid.

@@ -24,6 +24,7 @@
 #define __constant__ static
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __align__(bytes) __attribute__((aligned(bytes)))
 // Static shared memory: one copy, as blocks run one after another. It keeps its old content from block to
 // block and has no guard, so prefer static_shared<T, n>() and dynamic_shared<T>(), which are poisoned and

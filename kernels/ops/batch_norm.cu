@@ -98,9 +98,9 @@ void batch_norm_statistics(T* mean, T* inv_std, View<T> x, T eps) {
 
 template <class T>
 void batch_norm_update_running(T* running_mean, T* running_var, const T* mean, const T* inv_std, int c,
-                               int64_t count, T eps, T momentum) {
+                               int64_t count, T eps) {
   const double unbias = double(count) / double(std::max<int64_t>(count - 1, 1));
-  const double m = double(momentum);
+  const double m = double(kBatchNormMomentum);
   for (int j = 0; j < c; ++j) {
     const double s = double(inv_std[j]), var = std::max(1 / (s * s) - double(eps), 0.0) * unbias;
     running_mean[j] = T((1 - m) * double(running_mean[j]) + m * double(mean[j]));
@@ -189,11 +189,11 @@ void batch_norm_backward(View<T> dx, NormGradient<T> gradient, View<T> dy, View<
   });
 }
 
-#define INSTANTIATE(T)                                                                     \
-  template void batch_norm_statistics(T*, T*, View<T>, T);                                 \
-  template void batch_norm_update_running(T*, T*, const T*, const T*, int, int64_t, T, T); \
-  template void batch_norm_statistics_from_running(T*, T*, const T*, const T*, int, T);    \
-  template void batch_norm_forward(View<T>, View<T>, NormView<T>, bool);                   \
+#define INSTANTIATE(T)                                                                  \
+  template void batch_norm_statistics(T*, T*, View<T>, T);                              \
+  template void batch_norm_update_running(T*, T*, const T*, const T*, int, int64_t, T); \
+  template void batch_norm_statistics_from_running(T*, T*, const T*, const T*, int, T); \
+  template void batch_norm_forward(View<T>, View<T>, NormView<T>, bool);                \
   template void batch_norm_backward(View<T>, NormGradient<T>, View<T>, View<T>, NormView<T>, T, bool, T*);
 INSTANTIATE(float)
 INSTANTIATE(double)
@@ -208,8 +208,9 @@ template <int kPack>
 __device__ __forceinline__ Pack<kPack> sample_mean(const Tensor& x, int c) {
   const int count = int(min(x.pixels(), int64_t{8}));
   Pack<kPack> sum = {};
-  for (int p = 0; p < count; ++p) {
-    const Pack<kPack> in = load<kPack>(x.pixel(p) + c);
+#pragma unroll
+  for (int p = 0; p < 8; ++p) {
+    const Pack<kPack> in = p < count ? load<kPack>(x.pixel(p) + c) : Pack<kPack>{};
 #pragma unroll
     for (int k = 0; k < kPack; ++k) sum.v[k] += in.v[k];
   }
@@ -237,7 +238,7 @@ __global__ void statistics_kernel(float* partial, Tensor x, int columns) {
 // kPack as in the first kernel, for the same sample mean.
 template <int kPack>
 __global__ void finish_statistics_kernel(float* mean, float* inv_std, const float* partial, int pieces,
-                                         Tensor x, float eps) {
+                                         Tensor x, float eps, float* running_mean, float* running_var) {
   const int c = added_channel();
   const double count = double(x.pixels());
   const double offset = add_pieces(partial, pieces, 2 * x.c, c, c < x.c) / count,
@@ -246,16 +247,13 @@ __global__ void finish_statistics_kernel(float* mean, float* inv_std, const floa
   const double sample = double(sample_mean<1>(x, c).v[0]), var = fmax(square - offset * offset, 0.0);
   mean[c] = float(sample + offset);
   inv_std[c] = float(1 / sqrt(var + double(eps)));
+  move_running(running_mean, running_var, c, sample + offset, var, count);
 }
 
-__global__ void update_running_kernel(float* running_mean, float* running_var, const float* mean,
-                                      const float* inv_std, int c, double unbias, double eps,
-                                      double momentum) {
-  for (const int64_t j : grid_stride(c)) {
-    const double s = double(inv_std[j]), var = fmax(1 / (s * s) - eps, 0.0) * unbias;
-    running_mean[j] = float((1 - momentum) * double(running_mean[j]) + momentum * double(mean[j]));
-    running_var[j] = float((1 - momentum) * double(running_var[j]) + momentum * var);
-  }
+__global__ void finish_norm_gradient_kernel(float* coefficients, NormGradient<float> gradient,
+                                            const float* partial, int pieces, int channels,
+                                            NormView<float> norm, double pixels) {
+  finish_norm_gradient(coefficients, gradient, partial, pieces, channels, norm, pixels);
 }
 
 __global__ void running_statistics_kernel(float* mean, float* inv_std, const float* running_mean,
@@ -298,14 +296,15 @@ __global__ void gradient_sums_kernel(float* partial, Tensor dy, Tensor x, const 
   });
 }
 
-void launch_statistics(Stream& stream, float* mean, float* inv_std, Tensor x, float eps) {
+void launch_statistics(Stream& stream, float* mean, float* inv_std, Tensor x, float eps, float* running_mean,
+                       float* running_var) {
   with_pack(pack_width(x), [&](auto pack) {
     const ChannelLayout layout = channel_layout("batch_norm_statistics", x.c, pack, x.pixels(), 2 * x.c);
     auto* partial =
         static_cast<float*>(stream_scratch(stream, layout.pieces * 2 * size_t(x.c) * sizeof(float)));
     launch(statistics_kernel<pack()>, layout.grid(), kSumThreads, 0, stream, partial, x, layout.columns);
     launch(finish_statistics_kernel<pack()>, add_blocks(x.c), kSumThreads, 0, stream, mean, inv_std, partial,
-           int(layout.pieces), x, eps);
+           int(layout.pieces), x, eps, running_mean, running_var);
   });
 }
 
@@ -333,22 +332,18 @@ void launch_backward(Stream& stream, Tensor dx, NormGradient<float> gradient, Te
 
 }  // namespace
 
-void batch_norm_statistics(Stream& stream, float* mean, float* inv_std, Tensor x, float eps) {
-  CHECK(mean && inv_std && x, "batch_norm_statistics: null argument for x ", x.shape());
+void batch_norm_statistics(Stream& stream, float* mean, float* inv_std, Tensor x, float eps,
+                           float* running_mean, float* running_var) {
+  CHECK(mean && inv_std && x && !running_mean == !running_var, "batch_norm_statistics: null argument for x ",
+        x.shape());
   stream.activate();
-  if (stream.device() == Device::cpu) return host::batch_norm_statistics<float>(mean, inv_std, x, eps);
-  launch_statistics(stream, mean, inv_std, x, eps);
-}
-
-void batch_norm_update_running(Stream& stream, float* running_mean, float* running_var, const float* mean,
-                               const float* inv_std, int c, int64_t count, float eps, float momentum) {
-  CHECK(count > 0, "batch_norm_update_running: statistics of ", count, " pixels");
-  if (stream.device() == Device::cpu)
-    return host::batch_norm_update_running<float>(running_mean, running_var, mean, inv_std, c, count, eps,
-                                                  momentum);
-  const double unbias = double(count) / double(std::max<int64_t>(count - 1, 1));
-  launch(update_running_kernel, grid_blocks(c, 128), 128, 0, stream, running_mean, running_var, mean, inv_std,
-         c, unbias, double(eps), double(momentum));
+  if (stream.device() == Device::cpu) {
+    host::batch_norm_statistics<float>(mean, inv_std, x, eps);
+    if (running_mean)
+      host::batch_norm_update_running<float>(running_mean, running_var, mean, inv_std, x.c, x.pixels(), eps);
+    return;
+  }
+  launch_statistics(stream, mean, inv_std, x, eps, running_mean, running_var);
 }
 
 void batch_norm_statistics_from_running(Stream& stream, float* mean, float* inv_std,

@@ -1,18 +1,19 @@
-// batch_norm.cuh -- the end of batch norm's backward on the device, for the ops that normalise: from the
-// partial sums of dy and of dy (x - mean) per channel to dgamma, dbeta and the coefficients of dx = a dy + b
-// x + k, and the pass that writes dx.
+// batch_norm.cuh -- what ops that normalise share on the device: how running moments move, and the end of
+// backward, from the partial sums of dy and of dy (x - mean) per channel to dgamma, dbeta and the
+// coefficients of dx = a dy + b x + k, and the pass that writes dx.
 #pragma once
 
 #include "kernels/core/channel_sums.cuh"
-#include "kernels/ops/norm.h"
+#include "kernels/ops/batch_norm.h"
 
 namespace lanas {
 namespace {
 
-// The affine gradients, and coefficients [3][c] of dx = a dy + b x + k. pieces 0: constant statistics.
-__global__ void finish_norm_gradient_kernel(float* coefficients, NormGradient<float> gradient,
-                                            const float* partial, int pieces, int channels,
-                                            NormView<float> norm, double pixels) {
+// The affine gradients, and coefficients [3][c] of dx = a dy + b x + k. pieces 0: constant statistics. All
+// threads of blocks of kAddColumns channels call it.
+__device__ __forceinline__ void finish_norm_gradient(float* coefficients, const NormGradient<float>& gradient,
+                                                     const float* partial, int pieces, int channels,
+                                                     const NormView<float>& norm, double pixels) {
   const int c = added_channel();
   const double sum = add_pieces(partial, pieces, 2 * channels, c, c < channels),
                product = add_pieces(partial, pieces, 2 * channels, channels + c, c < channels);
@@ -27,6 +28,15 @@ __global__ void finish_norm_gradient_kernel(float* coefficients, NormGradient<fl
   coefficients[c] = float(a);
   coefficients[channels + c] = float(b);
   coefficients[2 * channels + c] = float(-a * sum / pixels - b * double(norm.mean[c]));
+}
+
+// Moves the running moments of channel c towards the batch's; null: none are kept. var is biased.
+__device__ __forceinline__ void move_running(float* running_mean, float* running_var, int c, double mean,
+                                             double var, double pixels) {
+  if (!running_mean) return;
+  const double m = double(kBatchNormMomentum), unbiased = var * pixels / fmax(pixels - 1, 1.0);
+  running_mean[c] = float((1 - m) * double(running_mean[c]) + m * mean);
+  running_var[c] = float((1 - m) * double(running_var[c]) + m * unbiased);
 }
 
 template <int kPack>

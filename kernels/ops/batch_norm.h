@@ -14,12 +14,12 @@
 
 namespace lanas {
 
-void batch_norm_statistics(Stream& stream, float* mean, float* inv_std, Tensor x, float eps);
+constexpr float kBatchNormMomentum = 0.1f;  // of the running moments, as in PyTorch
 
-// running = (1 - momentum) running + momentum batch; the running variance takes the unbiased batch variance,
-// recovered from inv_std. count is n*h*w, the pixels behind the statistics.
-void batch_norm_update_running(Stream& stream, float* running_mean, float* running_var, const float* mean,
-                               const float* inv_std, int c, int64_t count, float eps, float momentum = 0.1f);
+// Where they are not null, the running moments move: running = (1 - momentum) running + momentum batch, the
+// variance's with the unbiased one of the batch.
+void batch_norm_statistics(Stream& stream, float* mean, float* inv_std, Tensor x, float eps,
+                           float* running_mean = nullptr, float* running_var = nullptr);
 
 // The constant statistics of inference: mean = running_mean, inv_std = 1 / sqrt(running_var + eps).
 void batch_norm_statistics_from_running(Stream& stream, float* mean, float* inv_std,
@@ -39,9 +39,10 @@ void batch_norm_backward(Stream& stream, Tensor dx, NormGradient<float> gradient
 namespace host {
 template <class T>
 void batch_norm_statistics(T* mean, T* inv_std, View<T> x, T eps);
+// The variance is recovered from inv_std; count is n*h*w, the pixels behind the moments.
 template <class T>
 void batch_norm_update_running(T* running_mean, T* running_var, const T* mean, const T* inv_std, int c,
-                               int64_t count, T eps, T momentum);
+                               int64_t count, T eps);
 template <class T>
 void batch_norm_statistics_from_running(T* mean, T* inv_std, const T* running_mean, const T* running_var,
                                         int c, T eps);

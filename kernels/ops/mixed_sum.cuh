@@ -54,24 +54,32 @@ inline int terms_width(Tensor y, std::span<const MixedSumTerm<float>> terms,
   return width;
 }
 
-// y = sum of the terms, plus y where `more`. Shared: [count + 1][c], the scales and the shift.
+// y = sum of the terms, plus y where `more`. Shared: scales [count][c], their shifts [count][c], and the
+// whole shift [c].
 template <int kPack>
-__global__ void forward_kernel(Tensor y, const Terms terms, const float* weights, bool more) {
+__global__ void forward_kernel(Tensor y, const __grid_constant__ Terms terms, const float* weights,
+                               bool more) {
   float* scale = dynamic_shared<float>();
   const int channels = y.c, count = terms.count;
+  float *shifts = scale + count * channels, *shift = shifts + count * channels;
+  for (int i = int(threadIdx.x); i < count * channels; i += int(kPackThreads)) {
+    const Terms::Term& term = terms.at[i / channels];
+    const int c = i % channels;
+    const float weight = weights[term.weight] * (term.mean ? term.inv_std[c] : 1.0f);
+    scale[i] = weight;
+    shifts[i] = term.mean ? term.mean[c] * weight : 0.0f;
+  }
+  __syncthreads();
   for (int c = int(threadIdx.x); c < channels; c += int(kPackThreads)) {
-    double shift = 0;
-    for (int k = 0; k < count; ++k) {
-      const float weight = weights[terms.at[k].weight] * (terms.at[k].mean ? terms.at[k].inv_std[c] : 1.0f);
-      if (terms.at[k].mean) shift -= double(terms.at[k].mean[c]) * double(weight);
-      scale[k * channels + c] = weight;
-    }
-    scale[count * channels + c] = float(shift);
+    double sum = 0;
+#pragma unroll 8
+    for (int k = 0; k < count; ++k) sum -= double(shifts[k * channels + c]);
+    shift[c] = float(sum);
   }
   __syncthreads();
   for_packs<kPack>(y, [&](int64_t pixel, int c) {
-    Pack<kPack> sum = load<kPack>(scale + count * channels + c);
-#pragma unroll 4
+    Pack<kPack> sum = load<kPack>(shift + c);
+#pragma unroll 8
     for (int k = 0; k < count; ++k) {
       const Pack<kPack> in = load<kPack>(terms.at[k].x + pixel * terms.at[k].stride + c),
                         factor = load<kPack>(scale + k * channels + c);
@@ -87,7 +95,8 @@ constexpr int kTogether = 8;  // terms of a block of sums_kernel
 // Grid (pieces, groups of channels, groups of 8 terms). partial[group of terms][piece][9][c]: of each term
 // the sum of dy (x - mean), and last the sum of dy.
 template <int kPack>
-__global__ void sums_kernel(float* partial, Tensor dy, const Terms terms, int columns) {
+__global__ void __launch_bounds__(kSumThreads, 2)
+    sums_kernel(float* partial, Tensor dy, const __grid_constant__ Terms terms, int columns) {
   const int first = int(blockIdx.z) * kTogether;
   const int channel = (int(blockIdx.y) * columns + int(threadIdx.x) % columns) * kPack;
   Pack<kPack> center[kTogether] = {};
@@ -96,7 +105,7 @@ __global__ void sums_kernel(float* partial, Tensor dy, const Terms terms, int co
     if (channel < dy.c && first + k < terms.count && terms.at[first + k].mean)
       center[k] = load<kPack>(terms.at[first + k].mean + channel);
   float* mine = partial + int64_t{blockIdx.z} * gridDim.x * (kTogether + 1) * dy.c;
-  sum_channels<kPack, kTogether + 1>(mine, dy.pixels(), dy.c, columns, [&](int64_t p, int c, auto& sums) {
+  sum_channels<kPack, kTogether + 1, 1>(mine, dy.pixels(), dy.c, columns, [&](int64_t p, int c, auto& sums) {
     const Pack<kPack> g = load<kPack>(dy.pixel(p) + c);
     Pack<kPack> in[kTogether] = {};
 #pragma unroll
@@ -147,7 +156,7 @@ __device__ __forceinline__ double finish_term(const Finish& f, const Terms& term
 }
 
 // A block per term; that of the first term with some weight adds up all terms with it, in their order.
-__global__ void finish_kernel(Finish f, const Terms terms, float* dweights) {
+__global__ void finish_kernel(Finish f, const __grid_constant__ Terms terms, float* dweights) {
   const int mine = int(blockIdx.x), weight = terms.at[mine].weight;
   double sum = finish_term(f, terms, mine);
   if (!dweights) return;
@@ -164,10 +173,11 @@ __global__ void finish_kernel(Finish f, const Terms terms, float* dweights) {
   if (threadIdx.x == 0) dweights[weight] = dw;
 }
 
-constexpr int kAhead = 4;  // terms whose x is read before any of their dx is written
+constexpr int kAhead = 8;  // terms whose x is read before any of their dx is written
 
 template <int kPack>
-__global__ void gradient_kernel(Tensor dy, const Terms terms, const float* coefficients, bool through) {
+__global__ void gradient_kernel(Tensor dy, const __grid_constant__ Terms terms, const float* coefficients,
+                                bool through) {
   const int channels = dy.c;
   for_packs<kPack>(dy, [&](int64_t pixel, int c) {
     const Pack<kPack> g = load<kPack>(dy.pixel(pixel) + c);
@@ -196,13 +206,13 @@ __global__ void gradient_kernel(Tensor dy, const Terms terms, const float* coeff
 void launch_forward(Stream& stream, Tensor y, std::span<const MixedSumTerm<float>> terms,
                     const float* weights) {
   constexpr size_t kShared = 48 * 1024;
-  const int most = int(std::min<size_t>(Terms::kTerms, kShared / (size_t(y.c) * sizeof(float)) - 1));
+  const int most = int(std::min<size_t>(Terms::kTerms, (kShared / (size_t(y.c) * sizeof(float)) - 1) / 2));
   CHECK(most >= 1, "mixed_sum_forward: y ", y.shape(), " has too many channels");
   with_pack(terms_width(y, terms, {}), [&](auto pack) {
     for (size_t first = 0; first < terms.size(); first += size_t(most)) {
       const Terms some = Terms::from(terms, {}, first, most);
       launch(forward_kernel<pack()>, std::min(pack_blocks(y, pack), 1056u), kPackThreads,
-             size_t(some.count + 1) * size_t(y.c) * sizeof(float), stream, y, some, weights, first > 0);
+             size_t(2 * some.count + 1) * size_t(y.c) * sizeof(float), stream, y, some, weights, first > 0);
     }
   });
 }

@@ -2,7 +2,8 @@
 //   z = relu(gamma (x - mean) inv_std + beta);  d[o,c] = sum_t w[t,c] z[stride*o + dilation*t - padding, c]
 //   y[o,j] = sum_c p[j,c] d[o,c];  dd = dy p;  dp = dy^T d;  dw[t] = sum_o dd[o] z[..];  dz = gather of w dd
 // The host loops are the definition; on the cpu the launchers go to the vectors of separable_conv_cpu.h, on
-// the device to the kernels of separable_conv.cuh and separable_conv_backward.cuh.
+// the device to the kernels of separable_conv.cuh and separable_conv_backward.cuh. A unit alone is a list of
+// one.
 #include <cmath>
 #include <vector>
 
@@ -278,114 +279,160 @@ void check_gradient(const char* name, const SeparableConv<float>& op,
 
 void separable_conv_forward(Stream& stream, const SeparableConv<float>& op, Tensor y, Tensor x, float* y_mean,
                             float* y_inv_std, float eps, float* scratch) {
-  check_shapes("separable_conv_forward", op, y.shape(), x.shape());
-  CHECK(!op.transposed, "separable_conv_forward: transposed weights are for inference alone");
-  CHECK(!y_mean == !y_inv_std, "separable_conv_forward: y_mean and y_inv_std go together");
-  stream.activate();
-  if (stream.device() == Device::cuda)
-    return launch_unit(stream, y, x, Unit::from(op), nullptr, 0, y_mean, y_inv_std, eps);
   const SeparableConvOutput<float> output{y, y_mean, y_inv_std};
-  return cpu::separable_conv_forward({&op, 1}, {&output, 1}, x, eps, scratch);
+  const SeparableInput input{x};
+  separable_convs_forward(stream, {&op, 1}, {&output, 1}, {&input, 1}, eps, scratch);
 }
 
 void separable_conv_backward(Stream& stream, const SeparableConv<float>& op,
                              const SeparableConvGradient<float>& gradient, GradientView<float> dy, Tensor x,
                              float* scratch) {
-  check_gradient("separable_conv_backward", op, gradient, dy, x);
-  stream.activate();
-  if (stream.device() == Device::cuda) return launch_unit_backward(stream, op, gradient, dy, x, scratch);
-  return cpu::separable_conv_backward({&op, 1}, {&gradient, 1}, {&dy, 1}, x, scratch);
+  const SeparableInput input{x};
+  separable_convs_backward(stream, {&op, 1}, {&gradient, 1}, {&dy, 1}, {&input, 1}, scratch);
 }
 
 void separable_conv_inference(Stream& stream, const SeparableConv<float>& op, Tensor y, Tensor x,
                               const float* bias, float beta, float* scratch) {
   check_shapes("separable_conv_inference", op, y.shape(), x.shape());
   stream.activate();
-  if (stream.device() == Device::cuda)
-    return launch_unit(stream, y, x, Unit::from(op), bias, beta, nullptr, nullptr, 0);
-  return cpu::separable_conv_inference(op, y, x, bias, beta, scratch);
+  if (stream.device() == Device::cpu) return cpu::separable_conv_inference(op, y, x, bias, beta, scratch);
+  const SeparableConvOutput<float> output{y};
+  const SeparableInput input{x};
+  launch_units(stream, {&op, 1}, {&output, 1}, {&input, 1}, bias, beta, 0);
 }
 
 size_t separable_conv_forward_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x) {
-  if (stream.device() == Device::cuda) return 0;
-  return cpu::separable_conv_forward_scratch_bytes({&op, 1}, x, stream.threads());
+  const SeparableInput input{Tensor(nullptr, x)};
+  return separable_convs_forward_scratch_bytes(stream, {&op, 1}, {&input, 1});
 }
 
 size_t separable_conv_backward_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x) {
-  if (stream.device() == Device::cuda) return unit_backward_scratch_bytes(op, x);
-  return cpu::separable_conv_backward_scratch_bytes({&op, 1}, x, stream.threads());
+  const SeparableInput input{Tensor(nullptr, x)};
+  return separable_convs_backward_scratch_bytes(stream, {&op, 1}, {&input, 1});
 }
 
 size_t separable_conv_inference_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x) {
-  if (stream.device() == Device::cuda) return 0;
-  return cpu::separable_conv_forward_scratch_bytes({&op, 1}, x, stream.threads());
+  return separable_conv_forward_scratch_bytes(stream, op, x);
 }
 
 namespace {
 
-void check_common(const char* name, std::span<const SeparableConv<float>> ops, size_t results) {
-  CHECK(!ops.empty() && ops.size() == results, name, ": ", results, " results for ", ops.size(), " units");
-  for (const SeparableConv<float>& op : ops) {
-    CHECK(op.stride == ops[0].stride && op.pointwise.n == ops[0].pointwise.n, name, ": stride ", op.stride,
-          " and ", op.pointwise.n, " channels do not match ", ops[0].stride, " and ", ops[0].pointwise.n,
-          " of the first unit");
-    CHECK(op.has_depthwise() && op.relu && !op.norm, name,
-          ": units that share an input have a depthwise part, ReLU and no norm");
+// use(input, first, count) for every input with its units.
+template <class Use>
+void for_inputs(std::span<const SeparableInput> inputs, Use use) {
+  size_t first = 0;
+  for (const SeparableInput& input : inputs) {
+    use(input, first, size_t(input.units));
+    first += size_t(input.units);
   }
+}
+
+// use(x, first, count) for the units that the cpu runs together.
+template <class Use>
+void for_groups(std::span<const SeparableConv<float>> ops, std::span<const SeparableInput> inputs, Use use) {
+  for_inputs(inputs, [&](const SeparableInput& input, size_t first, size_t count) {
+    const size_t each = ops[first].has_depthwise() ? count : 1;
+    for (size_t u = first; u < first + count; u += each) use(input.x, u, each);
+  });
+}
+
+void check_inputs(const char* name, std::span<const SeparableConv<float>> ops, size_t results,
+                  std::span<const SeparableInput> inputs) {
+  CHECK(!ops.empty() && ops.size() == results, name, ": ", results, " results for ", ops.size(), " units");
+  size_t units = 0;
+  for_inputs(inputs, [&](const SeparableInput&, size_t first, size_t count) {
+    CHECK(count >= 1 && first + count <= ops.size(), name, ": inputs of more than ", ops.size(), " units");
+    units += count;
+    if (count == 1) return;
+    const SeparableConv<float>& head = ops[first];
+    for (const SeparableConv<float>& op : ops.subspan(first, count)) {
+      CHECK(op.stride == head.stride && op.pointwise.n == head.pointwise.n, name, ": stride ", op.stride,
+            " and ", op.pointwise.n, " channels do not match ", head.stride, " and ", head.pointwise.n,
+            " of the first unit");
+      CHECK(op.has_depthwise() == head.has_depthwise() && (op.relu || !op.has_depthwise()) && !op.norm, name,
+            ": units that share an input have depthwise parts and ReLU, or none, and no norm");
+    }
+  });
+  CHECK(units == ops.size(), name, ": inputs of ", units, " units, there are ", ops.size());
 }
 
 }  // namespace
 
 void separable_convs_forward(Stream& stream, std::span<const SeparableConv<float>> ops,
-                             std::span<const SeparableConvOutput<float>> outputs, Tensor x, float eps,
-                             float* scratch) {
-  const char* name = "separable_convs_forward";
-  check_common(name, ops, outputs.size());
-  for (size_t u = 0; u < ops.size(); ++u) {
-    const SeparableConvOutput<float>& out = outputs[u];
-    check_shapes(name, ops[u], out.y.shape(), x.shape());
-    CHECK(!out.mean == !out.inv_std && !out.mean == !outputs[0].mean, name,
-          ": means and inv_stds of all units go together");
-  }
+                             std::span<const SeparableConvOutput<float>> outputs,
+                             std::span<const SeparableInput> inputs, float eps, float* scratch) {
+  const char* name = ops.size() == 1 ? "separable_conv_forward" : "separable_convs_forward";
+  check_inputs(name, ops, outputs.size(), inputs);
+  for_inputs(inputs, [&](const SeparableInput& input, size_t first, size_t count) {
+    for (size_t u = first; u < first + count; ++u) {
+      const SeparableConvOutput<float>& out = outputs[u];
+      check_shapes(name, ops[u], out.y.shape(), input.x.shape());
+      CHECK(!ops[u].transposed, name, ": transposed weights are for inference alone");
+      CHECK(!out.mean == !out.inv_std && !out.mean == !outputs[0].mean, name,
+            ": means and inv_stds of all units go together");
+      CHECK(!out.running_mean == !out.running_var && (out.mean || !out.running_mean), name,
+            ": running moments without moments");
+    }
+  });
   stream.activate();
-  if (stream.device() == Device::cpu) return cpu::separable_conv_forward(ops, outputs, x, eps, scratch);
-  for (size_t u = 0; u < ops.size(); ++u)
-    separable_conv_forward(stream, ops[u], outputs[u].y, x, outputs[u].mean, outputs[u].inv_std, eps,
-                           scratch);
+  if (stream.device() == Device::cuda) return launch_units(stream, ops, outputs, inputs, nullptr, 0, eps);
+  for_groups(ops, inputs, [&](Tensor x, size_t first, size_t count) {
+    cpu::separable_conv_forward(ops.subspan(first, count), outputs.subspan(first, count), x, eps, scratch);
+  });
+  for (const SeparableConvOutput<float>& out : outputs)
+    if (out.running_mean)
+      host::batch_norm_update_running<float>(out.running_mean, out.running_var, out.mean, out.inv_std,
+                                             out.y.c, out.y.pixels(), eps);
 }
 
 void separable_convs_backward(Stream& stream, std::span<const SeparableConv<float>> ops,
                               std::span<const SeparableConvGradient<float>> gradients,
-                              std::span<const GradientView<float>> dys, Tensor x, float* scratch) {
-  const char* name = "separable_convs_backward";
-  check_common(name, ops, gradients.size());
-  check_common(name, ops, dys.size());
-  for (size_t u = 0; u < ops.size(); ++u) {
-    check_gradient(name, ops[u], gradients[u], dys[u], x);
-    CHECK(gradients[u].dx.data == gradients[0].dx.data, name,
-          ": units that share an input share its gradient");
-  }
+                              std::span<const GradientView<float>> dys,
+                              std::span<const SeparableInput> inputs, float* scratch) {
+  const char* name = ops.size() == 1 ? "separable_conv_backward" : "separable_convs_backward";
+  check_inputs(name, ops, gradients.size(), inputs);
+  check_inputs(name, ops, dys.size(), inputs);
+  for_inputs(inputs, [&](const SeparableInput& input, size_t first, size_t count) {
+    for (size_t u = first; u < first + count; ++u) {
+      check_gradient(name, ops[u], gradients[u], dys[u], input.x);
+      CHECK(gradients[u].dx.data == gradients[first].dx.data, name,
+            ": units that share an input share its gradient");
+    }
+  });
   stream.activate();
-  if (stream.device() == Device::cpu) return cpu::separable_conv_backward(ops, gradients, dys, x, scratch);
-  for (size_t u = 0; u < ops.size(); ++u) {
-    SeparableConvGradient<float> gradient = gradients[u];
-    gradient.beta_dx = u == 0 ? gradients[0].beta_dx : 1.0f;
-    separable_conv_backward(stream, ops[u], gradient, dys[u], x, scratch);
-  }
+  if (stream.device() == Device::cuda)
+    return launch_units_backward(stream, ops, gradients, dys, inputs, scratch);
+  for_inputs(inputs, [&](const SeparableInput& input, size_t begin, size_t count) {
+    if (ops[begin].has_depthwise())
+      return cpu::separable_conv_backward(ops.subspan(begin, count), gradients.subspan(begin, count),
+                                          dys.subspan(begin, count), input.x, scratch);
+    for (size_t u = begin; u < begin + count; ++u) {
+      SeparableConvGradient<float> gradient = gradients[u];
+      if (u > begin) gradient.beta_dx = 1;
+      cpu::separable_conv_backward(ops.subspan(u, 1), {&gradient, 1}, dys.subspan(u, 1), input.x, scratch);
+    }
+  });
 }
 
 size_t separable_convs_forward_scratch_bytes(const Stream& stream, std::span<const SeparableConv<float>> ops,
-                                             Shape x) {
+                                             std::span<const SeparableInput> inputs) {
   if (stream.device() == Device::cuda) return 0;
-  return cpu::separable_conv_forward_scratch_bytes(ops, x, stream.threads());
+  size_t bytes = 0;
+  for_groups(ops, inputs, [&](Tensor x, size_t first, size_t count) {
+    bytes = std::max(bytes, cpu::separable_conv_forward_scratch_bytes(ops.subspan(first, count), x.shape(),
+                                                                      stream.threads()));
+  });
+  return bytes;
 }
 
 size_t separable_convs_backward_scratch_bytes(const Stream& stream, std::span<const SeparableConv<float>> ops,
-                                              Shape x) {
-  if (stream.device() == Device::cpu)
-    return cpu::separable_conv_backward_scratch_bytes(ops, x, stream.threads());
+                                              std::span<const SeparableInput> inputs) {
+  if (stream.device() == Device::cuda) return units_backward_scratch_bytes(ops, inputs);
   size_t bytes = 0;
-  for (const SeparableConv<float>& op : ops) bytes = std::max(bytes, unit_backward_scratch_bytes(op, x));
+  for_groups(ops, inputs, [&](Tensor x, size_t first, size_t count) {
+    bytes = std::max(bytes, cpu::separable_conv_backward_scratch_bytes(ops.subspan(first, count), x.shape(),
+                                                                       stream.threads()));
+  });
   return bytes;
 }
 

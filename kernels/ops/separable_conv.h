@@ -53,6 +53,7 @@ template <class T>
 struct SeparableConvOutput {
   View<T> y;
   T *mean = nullptr, *inv_std = nullptr;  // [cout], 1/sqrt(biased variance + eps); both null: no statistics
+  T *running_mean = nullptr, *running_var = nullptr;  // [cout], moved where not null: see batch_norm.h
 };
 
 // Scratch for one call on this stream (its thread count matters); only the shapes of op's weights are read.
@@ -72,19 +73,26 @@ void separable_conv_backward(Stream& stream, const SeparableConv<float>& op,
                              const SeparableConvGradient<float>& gradient, GradientView<float> dy, Tensor x,
                              float* scratch);
 
-// The same for units that read one x: of one stride and one number of output channels, with ReLU and
-// depthwise part, without norm. The gradients' dx are one tensor, which gets the sum; the first unit's
-// beta_dx counts.
+// The same for several units: input i is read by the next inputs[i].units of them. Units of one input have
+// one stride and number of output channels, all a depthwise part and ReLU or none a depthwise part, no norm,
+// and one dx, which gets the sum; the first one's beta_dx counts. On the cpu those with a depthwise part read
+// x together; on a cuda device all units of one output shape go together, so that small ones fill it.
+// scratch: only shapes of inputs and weights are read.
+struct SeparableInput {
+  Tensor x;
+  int units = 1;
+};
 size_t separable_convs_forward_scratch_bytes(const Stream& stream, std::span<const SeparableConv<float>> ops,
-                                             Shape x);
+                                             std::span<const SeparableInput> inputs);
 size_t separable_convs_backward_scratch_bytes(const Stream& stream, std::span<const SeparableConv<float>> ops,
-                                              Shape x);
+                                              std::span<const SeparableInput> inputs);
 void separable_convs_forward(Stream& stream, std::span<const SeparableConv<float>> ops,
-                             std::span<const SeparableConvOutput<float>> outputs, Tensor x, float eps,
-                             float* scratch);
+                             std::span<const SeparableConvOutput<float>> outputs,
+                             std::span<const SeparableInput> inputs, float eps, float* scratch);
 void separable_convs_backward(Stream& stream, std::span<const SeparableConv<float>> ops,
                               std::span<const SeparableConvGradient<float>> gradients,
-                              std::span<const GradientView<float>> dys, Tensor x, float* scratch);
+                              std::span<const GradientView<float>> dys,
+                              std::span<const SeparableInput> inputs, float* scratch);
 
 // y = beta*y + unit(x) + bias: batch norms folded by the caller. bias: [cout] or null.
 // Images are split into rows where the batch is smaller than the thread count.

@@ -1,275 +1,342 @@
-// separable_conv_backward.cuh -- the unit's backward on the device: dd = dy p (the forward kernel with the
-// weights transposed); dp = dy^T d with d computed again, a tile of pixels at a time; dw[t] = sum of dd z,
-// a row of taps per block; dz = gather of w dd behind the ReLU together with the sums that the batch norm of
-// x needs; dx. All sums over pixels are partial sums per block, added in order by a second kernel.
+// separable_conv_backward.cuh -- backward of up to kMostUnits units of one output shape, a few launches for
+// all of them: dd = dy p (the forward kernel with the weights transposed); the gradients of the weights
+// (separable_conv_weights.cuh); dz = gather of w dd behind the ReLU, summed over the units that share an x,
+// together with the sums that the batch norm of x needs; dx. All sums over pixels are partial sums per block,
+// added in order by a second kernel.
 #pragma once
 
-#include "kernels/ops/batch_norm.cuh"
-#include "kernels/ops/separable_conv.cuh"
+#include <array>
+
+#include "kernels/ops/separable_conv_weights.cuh"
 
 namespace lanas {
 namespace {
 
-constexpr int kProductPixels = 64;  // staged at a time
-
-// Grid (pieces, chunks of cin, groups of 4 kColumns of cout). partial[piece][cout][cin] = sum of dy d.
-// Threads stand [slice of the pixels][4 quads of the chunk][kColumns quads of cout].
-template <int kPack, int kColumns>
-__global__ void pointwise_gradient_kernel(float* partial, Tensor dy, Tensor x, Unit unit) {
-  constexpr int kWidth = 4 * kColumns, kGap = kWidth + 4, kSlices = kUnitThreads / (kColumns * 4);
-  float* d = static_shared<float, kProductPixels * kPitch, 0>();
-  float* g = static_shared<float, kProductPixels * kGap, 1>();
-  float* sums = static_shared<float, kUnitThreads * 16, 2>();  // [slice][j][c]
-  const int column = int(threadIdx.x) % kColumns, quad = int(threadIdx.x) / kColumns % 4,
-            slice = int(threadIdx.x) / (kColumns * 4);
-  const int first = int(blockIdx.y) * kChunk, first_j = int(blockIdx.z) * kWidth,
-            chunk = chunk_size(x.c, first);
-  float product[4][4] = {};  // [j][c]
-  const int64_t step = int64_t{gridDim.x} * kProductPixels;
-  for (int64_t begin = int64_t{blockIdx.x} * kProductPixels; begin < dy.pixels(); begin += step) {
-    __syncthreads();
-    stage_depthwise<kPack>(d, unit, x, dy.h, dy.w, begin, kProductPixels, first, chunk);
-    for (int i = int(threadIdx.x); i < kProductPixels * kWidth; i += kUnitThreads) {
-      const int pixel = i / kWidth, j = first_j + i % kWidth;
-      const bool inside = begin + pixel < dy.pixels() && j < dy.c;
-      g[pixel * kGap + i % kWidth] = inside ? dy.pixel(begin + pixel)[j] : 0.0f;
-    }
-    __syncthreads();
-    if (quad * 4 < chunk)
-#pragma unroll 4
-      for (int p = slice; p < kProductPixels; p += kSlices) {
-        const Pack<4> from = load<4>(g + p * kGap + column * 4), in = load<4>(d + p * kPitch + quad * 4);
-#pragma unroll
-        for (int j = 0; j < 4; ++j)
-#pragma unroll
-          for (int c = 0; c < 4; ++c) product[j][c] += from.v[j] * in.v[c];
-      }
-  }
-#pragma unroll
-  for (int j = 0; j < 4; ++j)
-#pragma unroll
-    for (int c = 0; c < 4; ++c)
-      sums[(slice * kWidth + column * 4 + j) * kChunk + quad * 4 + c] = product[j][c];
-  __syncthreads();
-  for (int i = int(threadIdx.x); i < kWidth * kChunk; i += kUnitThreads) {
-    float sum = 0;
-    for (int s = 0; s < kSlices; ++s) sum += sums[s * kWidth * kChunk + i];
-    const int j = first_j + i / kChunk, c = first + i % kChunk;
-    if (j < dy.c && c < x.c) partial[(int64_t{blockIdx.x} * dy.c + j) * x.c + c] = sum;
-  }
-}
-
-// Grid (pieces, groups of channels, groups of kTaps taps of one row). partial[group][piece][kTaps][c].
-template <int kPack, int kTaps>
-__global__ void depthwise_gradient_kernel(float* partial, Tensor dd, Tensor x, Unit unit, int columns) {
-  const int tap = int(blockIdx.z) * kTaps, ky = tap / unit.kernel, first_kx = tap % unit.kernel;
-  const int channel = (int(blockIdx.y) * columns + int(threadIdx.x) % columns) * kPack;
-  const Activation<kPack> activation(unit, channel < x.c ? channel : 0);
-  float* mine = partial + int64_t{blockIdx.z} * gridDim.x * kTaps * x.c;
-  sum_channels<kPack, kTaps, 1>(mine, dd.pixels(), x.c, columns, [&](int64_t p, int c, auto& sums) {
-    const int ox = int(p % dd.w), oy = int(p / dd.w % dd.h), n = int(p / (int64_t{dd.w} * dd.h));
-    const int iy = unit.input(oy, ky);
-    if (iy < 0 || iy >= x.h) return;
-    const Pack<kPack> g = load<kPack>(dd.pixel(p) + c);
-#pragma unroll
-    for (int t = 0; t < kTaps; ++t) {
-      const int ix = unit.input(ox, first_kx + t);
-      if (ix < 0 || ix >= x.w) continue;
-      const Pack<kPack> z = activation(load<kPack>(x.at(n, iy, ix) + c));
-#pragma unroll
-      for (int k = 0; k < kPack; ++k) sums[t][k] += g.v[k] * z.v[k];
-    }
-  });
-}
-
-// to[i] = beta to[i] + sum over the pieces of partial[i / row][piece][i % row].
-template <int kWhich = 0>
-__global__ void add_gradient_kernel(float* to, const float* partial, int pieces, int64_t row, int64_t count,
-                                    float beta) {
-  const int64_t i = int64_t{blockIdx.x} * kAddColumns + int(threadIdx.x) % kAddColumns, group = i / row;
-  const double sum = add_pieces(partial + group * pieces * row, pieces, row, i - group * row, i < count);
-  if (threadIdx.x < unsigned(kAddColumns) && i < count)
-    to[i] = float(beta == 0 ? sum : sum + double(beta) * double(to[i]));
-}
-
-// The gather of w dd at input pixel (iy, ix), before the ReLU. kKernel 0: any kernel.
-template <int kPack, int kKernel>
-__device__ __forceinline__ Pack<kPack> input_gradient_at(const Unit& unit, const Tensor& dd, int n, int iy,
-                                                         int ix, int c) {
-  const int kernel = kKernel > 0 ? kKernel : unit.kernel;
+// The gather of w dd at input pixel (at), before the ReLU, of any geometry.
+template <int kPack>
+__device__ __forceinline__ Pack<kPack> input_gradient_at(const Unit& unit, const Tensor& dd, Place at,
+                                                         int c) {
   Pack<kPack> sum = {};
-#pragma unroll 1
-  for (int ky = 0; ky < kernel; ++ky) {
-    const int oy = iy + unit.padding - unit.offset - ky * unit.dilation;  // times the stride
-    if (oy < 0 || oy % unit.stride != 0 || oy / unit.stride >= dd.h) continue;
+  const int halve = unit.stride - 1;  // the stride is 1 or 2
+  for (int ky = 0; ky < unit.kernel; ++ky) {
+    const int oy = at.y + unit.padding - unit.offset - ky * unit.dilation;  // times the stride
+    if (oy < 0 || (oy & halve) || oy >> halve >= dd.h) continue;
+    for (int kx = 0; kx < unit.kernel; ++kx) {
+      const int ox = at.x + unit.padding - unit.offset - kx * unit.dilation;
+      if (ox < 0 || (ox & halve) || ox >> halve >= dd.w) continue;
+      const Pack<kPack> g = load<kPack>(dd.at(at.n, oy >> halve, ox >> halve) + c);
+      if (!unit.depthwise) return g;
+      const Pack<kPack> w = load<kPack>(unit.depthwise + (ky * unit.kernel + kx) * dd.c + c);
 #pragma unroll
-    for (int kx = 0; kx < kernel; ++kx) {
-      const int ox = ix + unit.padding - unit.offset - kx * unit.dilation;
-      if (ox < 0 || ox % unit.stride != 0 || ox / unit.stride >= dd.w) continue;
-      const Pack<kPack> g = load<kPack>(dd.at(n, oy / unit.stride, ox / unit.stride) + c);
-      if (unit.depthwise) {
-        const Pack<kPack> w = load<kPack>(unit.depthwise + (ky * kernel + kx) * dd.c + c);
-#pragma unroll
-        for (int k = 0; k < kPack; ++k) sum.v[k] += w.v[k] * g.v[k];
-      } else {
-        sum = g;
-      }
+      for (int k = 0; k < kPack; ++k) sum.v[k] += w.v[k] * g.v[k];
     }
   }
   return sum;
 }
 
-// dz = beta dz + the gradient behind the ReLU; partial[piece][2][c]: sums of dz and dz (x - mean), for a unit
-// that normalises (mean of 0 otherwise, and nobody reads them).
-template <int kPack, int kKernel>
-__global__ void input_gradient_kernel(Tensor dz, float* partial, Tensor dd, Tensor x, Unit unit, float beta,
-                                      int columns) {
-  const int channel = (int(blockIdx.y) * columns + int(threadIdx.x) % columns) * kPack;
-  const bool used = channel < x.c;
-  const Activation<kPack> activation(unit, used ? channel : 0);
-  const Pack<kPack> mean = used && unit.norm.mean ? load<kPack>(unit.norm.mean + channel) : Pack<kPack>{};
-  sum_channels<kPack, 2, 1>(partial, x.pixels(), x.c, columns, [&](int64_t p, int c, auto& sums) {
-    const int ix = int(p % x.w), iy = int(p / x.w % x.h), n = int(p / (int64_t{x.w} * x.h));
-    const Pack<kPack> in = load<kPack>(x.pixel(p) + c), z = activation(in);
-    Pack<kPack> d = input_gradient_at<kPack, kKernel>(unit, dd, n, iy, ix, c);
+// The same at the four pixels (2 row + y, 2 column + x), in d[2 y + x], of a convolution of stride 2: which
+// taps reach a pixel, and from where, depends on whether its row and column are odd.
+template <int kKernel, int kDilation>
+__device__ __forceinline__ void input_gradient_of_quad(Pack<4> (&d)[4], const float* weights,
+                                                       const Tensor& dd, int n, int row, int column, int c) {
+  constexpr int kPadding = kDilation * (kKernel - 1) / 2;
+  const auto odd = [](int tap) { return (tap * kDilation + kPadding) % 2; };
+  const auto from = [=](int tap) { return (odd(tap) + kPadding - tap * kDilation) / 2; };
 #pragma unroll
-    for (int k = 0; k < kPack; ++k) {
-      if (unit.relu && !(z.v[k] > 0)) d.v[k] = 0;
-      sums[0][k] += d.v[k];
-      sums[1][k] += d.v[k] * (in.v[k] - mean.v[k]);
+  for (int pixel = 0; pixel < 4; ++pixel)
+#pragma unroll 1
+    for (int ky = 0; ky < kKernel; ++ky) {
+      const int y = row + from(ky);
+      if (odd(ky) != pixel / 2 || unsigned(y) >= unsigned(dd.h)) continue;
+      Pack<4> g[kKernel] = {};
+#pragma unroll
+      for (int kx = 0; kx < kKernel; ++kx)
+        if (odd(kx) == pixel % 2)
+          g[kx] = load_inside<4>(unsigned(column + from(kx)) < unsigned(dd.w),
+                                 dd.at(n, y, column + from(kx)) + c);
+#pragma unroll
+      for (int kx = 0; kx < kKernel; ++kx) {
+        if (odd(kx) != pixel % 2) continue;
+        const Pack<4> w = load<4>(weights + (ky * kKernel + kx) * dd.c + c);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) d[pixel].v[k] += w.v[k] * g[kx].v[k];
+      }
     }
-    accumulate<kPack>(dz.pixel(p) + c, d, beta);
-  });
 }
 
-float* partial_sums(Stream& stream, int64_t floats) {
-  return static_cast<float*>(stream_scratch(stream, size_t(floats) * sizeof(float)));
+// Pixels of a thread: a strip of a convolution of stride 1, four of one of stride 2, or one, of any geometry.
+enum class PixelGroup { one, strip, quad };
+inline PixelGroup pixel_group(const Unit& unit) {
+  if (!unit.strips) return PixelGroup::one;
+  if (unit.stride == 1) return PixelGroup::strip;
+  return unit.x.h % 2 == 0 && unit.x.w % 2 == 0 ? PixelGroup::quad : PixelGroup::one;
 }
 
-void launch_pointwise_gradient(Stream& stream, const Unit& unit, const SeparableConvGradient<float>& gradient,
-                               Tensor dy, Tensor x) {
-  const int64_t size = gradient.d_pointwise.size(),
-                tiles = (dy.pixels() + kProductPixels - 1) / kProductPixels,
-                most = int64_t(kStreamScratch / sizeof(float)) / size;
-  CHECK(most >= 1, "separable_conv_backward: d_pointwise ", gradient.d_pointwise.shape(), " is too large");
-  const auto with_columns = [&](auto columns) {
-    const unsigned chunks = unsigned((x.c + kChunk - 1) / kChunk),
-                   groups = unsigned((dy.c + 4 * columns() - 1) / (4 * columns()));
-    const int64_t pieces = std::min({tiles, most, std::max<int64_t>(1, 528 / (chunks * groups))});
-    float* partial = partial_sums(stream, pieces * size);
-    with_quads(
-        [&](auto pack) {
-          launch(pointwise_gradient_kernel<pack(), columns()>, dim3(unsigned(pieces), chunks, groups),
-                 kUnitThreads, 0, stream, partial, dy, x, unit);
-        },
-        x, depthwise_view(unit, x.c));
-    launch(add_gradient_kernel<>, add_blocks(size), kSumThreads, 0, stream, gradient.d_pointwise.data,
-           partial, int(pieces), size, size, gradient.beta_d_pointwise);
+// The gradient of one x: what its units, [first, first + count) of the batch, give, behind the ReLU.
+struct InputGradient {
+  int first, count;
+  PixelGroup group;
+  Tensor dx;                  // or null: sums alone
+  float beta;                 // dx = beta dx + the gradient
+  const float* coefficients;  // or null; [3][c]: a, b, k of a dz + b x + k, written instead of dz
+};
+struct InputGradients {
+  UnitBatch<Unit> units;
+  UnitBatch<InputGradient> targets;
+};
+
+// Grid (pieces, groups of channels, targets). dx from dz, and partial[target][piece][2][c], where not null:
+// sums of dz and dz (x - mean).
+template <int kPack, PixelGroup kGroup>
+__global__ void __launch_bounds__(kSumThreads, 2)
+    input_gradient_kernel(const __grid_constant__ InputGradients batch, float* partial, Tensor dd,
+                          int columns) {
+  const InputGradient& to = batch.targets.at[blockIdx.z];
+  const Unit& unit = batch.units.at[to.first];
+  const Tensor& x = unit.x;
+  const int rows = int(kSumThreads) / columns, first_c = int(blockIdx.y) * columns * kPack,
+            c = first_c + int(threadIdx.x) % columns * kPack, row = int(threadIdx.x) / columns;
+  const bool used = c < x.c;
+  float sums[2][kPack] = {};
+  const auto finish = [&](const auto& pixels, auto& d) {
+    constexpr int kCount = int(sizeof(d) / sizeof(d[0]));
+    const Activation<kPack> activation(unit, c);
+    const Pack<kPack> mean = unit.norm.mean ? load<kPack>(unit.norm.mean + c) : Pack<kPack>{};
+    Pack<kPack> in[kCount], old[kCount] = {};
+    const bool adds = to.dx && to.beta != 0;
+#pragma unroll
+    for (int s = 0; s < kCount; ++s) in[s] = load<kPack>(x.pixel(pixels[s]) + c);
+#pragma unroll
+    for (int s = 0; s < kCount; ++s) old[s] = load_inside<kPack>(adds, to.dx.pixel(pixels[s]) + c);
+#pragma unroll
+    for (int s = 0; s < kCount; ++s) {
+      const Pack<kPack> z = activation(in[s]);
+#pragma unroll
+      for (int k = 0; k < kPack; ++k) {
+        if (unit.relu && !(z.v[k] > 0)) d[s].v[k] = 0;
+        sums[0][k] += d[s].v[k];
+        sums[1][k] += d[s].v[k] * (in[s].v[k] - mean.v[k]);
+      }
+    }
+    if (!to.dx) return;
+    if (to.coefficients) {
+      const Pack<kPack> a = load<kPack>(to.coefficients + c), b = load<kPack>(to.coefficients + x.c + c),
+                        constant = load<kPack>(to.coefficients + 2 * x.c + c);
+#pragma unroll
+      for (int s = 0; s < kCount; ++s)
+#pragma unroll
+        for (int k = 0; k < kPack; ++k)
+          d[s].v[k] = a.v[k] * d[s].v[k] + (b.v[k] * in[s].v[k] + constant.v[k]);
+    }
+#pragma unroll
+    for (int s = 0; s < kCount; ++s) {
+#pragma unroll
+      for (int k = 0; k < kPack; ++k) d[s].v[k] += to.beta * old[s].v[k];
+      store<kPack>(to.dx.pixel(pixels[s]) + c, d[s]);
+    }
   };
-  if (dy.c <= 4)
-    with_columns(std::integral_constant<int, 1>());
-  else if (dy.c <= 16)
-    with_columns(std::integral_constant<int, 4>());
-  else
-    with_columns(std::integral_constant<int, 16>());
-}
-
-void launch_depthwise_gradient(Stream& stream, const Unit& unit, const SeparableConvGradient<float>& gradient,
-                               Tensor dd, Tensor x) {
-  const int64_t size = gradient.d_depthwise.size();
-  const auto with_taps = [&](auto taps) {
-    with_quads(
-        [&](auto pack) {
-          const ChannelLayout layout =
-              channel_layout("separable_conv_backward", x.c, pack, dd.pixels(), size);
-          float* partial = partial_sums(stream, layout.pieces * size);
-          const dim3 grid(layout.pieces, unsigned(layout.groups),
-                          unsigned(unit.kernel * unit.kernel / taps()));
-          launch(depthwise_gradient_kernel<pack(), taps()>, grid, kSumThreads, 0, stream, partial, dd, x,
-                 unit, layout.columns);
-          launch(add_gradient_kernel<>, add_blocks(size), kSumThreads, 0, stream, gradient.d_depthwise.data,
-                 partial, int(layout.pieces), int64_t{taps()} * x.c, size, gradient.beta_d_depthwise);
-        },
-        dd, x);
+  // use(unit, its dd) for all units that read x.
+  const auto for_units = [&](auto use) {
+    Tensor of = dd;
+    of.data += int64_t{to.first} * dd.size();
+    for (int u = to.first; u < to.first + to.count; ++u, of.data += dd.size()) use(batch.units.at[u], of);
   };
-  if (unit.kernel == 3)
-    with_taps(std::integral_constant<int, 3>());
-  else if (unit.kernel == 5)
-    with_taps(std::integral_constant<int, 5>());
+  const unsigned step = gridDim.x * unsigned(rows),
+                 groups = unsigned(x.pixels()) / (kGroup == PixelGroup::one ? 1 : 4);
+  for (unsigned p = blockIdx.x * unsigned(rows) + unsigned(row); used && p < groups; p += step) {
+    if constexpr (kGroup == PixelGroup::one) {
+      const Place at = place_of(p, x.h, x.w);
+      Pack<kPack> d[1] = {};
+      for_units([&](const Unit& from, const Tensor& of) {
+        const Pack<kPack> more = input_gradient_at<kPack>(from, of, at, c);
+#pragma unroll
+        for (int k = 0; k < kPack; ++k) d[0].v[k] += more.v[k];
+      });
+      const int64_t pixels[1] = {p};
+      finish(pixels, d);
+    } else {
+      constexpr bool kOneColumn = kGroup == PixelGroup::strip;
+      const Place at = kOneColumn ? place_of_strip(p, x.h, x.w) : place_of(p, x.h / 2, x.w / 2);
+      Pack<4> d[4] = {};
+      for_units([&](const Unit& from, const Tensor& of) {
+        with_stencil<1>(from, [&](auto stencil) {
+          using S = decltype(stencil);
+          if constexpr (kOneColumn)
+            depthwise_strip<S, true>(d, from.depthwise, of, at, c, Identity());
+          else
+            input_gradient_of_quad<S::kKernel, S::kDilation>(d, from.depthwise, of, at.n, at.y, at.x, c);
+        });
+      });
+      const int64_t first = kOneColumn ? (int64_t{at.n} * x.h + at.y) * x.w + at.x
+                                       : (int64_t{at.n} * x.h + 2 * at.y) * x.w + 2 * at.x;
+      const int64_t pixels[4] = {first, first + (kOneColumn ? x.w : 1), first + (kOneColumn ? 2 : 1) * x.w,
+                                 first + (kOneColumn ? 3 * x.w : x.w + 1)};
+      finish(pixels, d);
+    }
+  }
+  if (partial)
+    write_channel_sums<kPack, 2>(partial + (int64_t{blockIdx.z} * gridDim.x + blockIdx.x) * 2 * x.c, sums,
+                                 columns, first_c, x.c);
+}
+
+// use(pack, group), both as constants.
+template <class Use>
+void with_group(bool quads, PixelGroup group, Use use) {
+  constexpr std::integral_constant<int, 4> four;
+  if (!quads)
+    use(std::integral_constant<int, 1>(), std::integral_constant<PixelGroup, PixelGroup::one>());
+  else if (group == PixelGroup::one)
+    use(four, std::integral_constant<PixelGroup, PixelGroup::one>());
+  else if (group == PixelGroup::strip)
+    use(four, std::integral_constant<PixelGroup, PixelGroup::strip>());
   else
-    with_taps(std::integral_constant<int, 1>());
+    use(four, std::integral_constant<PixelGroup, PixelGroup::quad>());
 }
 
-// dx and the affine gradients. dz: scratch of x's size, used where the unit normalises.
-void launch_input_gradient(Stream& stream, const Unit& unit, const SeparableConvGradient<float>& gradient,
-                           Tensor dd, Tensor x, Tensor dz) {
-  const bool norm = unit.norm.mean;
-  if (!norm || gradient.dx_factors) dz = gradient.dx;
-  with_quads(
-      [&](auto pack) {
-        const int64_t rows = 2 * int64_t{x.c}, other = 3 * int64_t{x.c};
-        const ChannelLayout layout =
-            channel_layout("separable_conv_backward", x.c, pack, x.pixels(), rows, other, 1);
-        float* coefficients = partial_sums(stream, other + layout.pieces * rows);
-        float* partial = coefficients + other;
-        if (gradient.dx_factors) coefficients = gradient.dx_factors;
-        const auto gather = [&](auto kernel) {
-          launch(input_gradient_kernel<pack(), kernel()>, layout.grid(), kSumThreads, 0, stream, dz, partial,
-                 dd, x, unit, norm ? 0.0f : gradient.beta_dx, layout.columns);
-        };
-        if (unit.kernel == 1)
-          gather(std::integral_constant<int, 1>());
-        else if (unit.kernel == 3)
-          gather(std::integral_constant<int, 3>());
-        else if (unit.kernel == 5)
-          gather(std::integral_constant<int, 5>());
-        else
-          gather(std::integral_constant<int, 0>());
-        if (!norm) return;
-        launch(finish_norm_gradient_kernel, add_blocks(x.c), kSumThreads, 0, stream, coefficients,
-               gradient.norm, partial, int(layout.pieces), x.c, unit.norm, double(x.pixels()));
-        if (gradient.dx && !gradient.dx_factors)
-          launch(norm_backward_kernel<pack()>, pack_blocks(dz, pack), kPackThreads, 0, stream, gradient.dx,
-                 dz, x, coefficients, gradient.beta_dx);
-      },
-      dd, x, dz, gradient.dx, norm ? row_view(unit.norm.mean, x.c) : Tensor{}, depthwise_view(unit, x.c));
+struct FinishNorm {
+  float* coefficients;
+  NormGradient<float> gradient;
+  NormView<float> norm;
+};
+// Grid (blocks of kAddColumns channels, 1, targets).
+template <int kWhich = 0>
+__global__ void finish_norm_gradients_kernel(const __grid_constant__ UnitBatch<FinishNorm> batch,
+                                             const float* partial, int pieces, int channels, double pixels) {
+  const FinishNorm& to = batch.at[blockIdx.z];
+  finish_norm_gradient(to.coefficients, to.gradient, partial + int64_t{blockIdx.z} * pieces * 2 * channels,
+                       pieces, channels, to.norm, pixels);
 }
 
-// dy from its parts, in a pass of its own.
-void launch_put_together(Stream& stream, Tensor to, const GradientView<float>& dy) {
-  with_pack(pack_width(to, dy.g, dy.v, row_view(dy.factors, dy.g.c)), [&](auto pack) {
-    launch(norm_backward_kernel<pack()>, pack_blocks(to, pack), kPackThreads, 0, stream, to, dy.g, dy.v,
-           dy.factors, 0.0f);
+void launch_dd(Stream& stream, const UnitsBackward& all) {
+  UnitBatch<UnitProduct> batch = {};
+  bool quads = true;
+  for (int u = 0; u < all.size(); ++u) {
+    const GradientView<float>& dy = all.dys[size_t(u)];
+    const Tensor dd(all.dd.data + u * all.dd.size(), all.dd.shape());
+    batch.at[u] = {dy, all.ops[size_t(u)].pointwise.data, dd, pack_width(dd) == 4};
+    quads = quads && takes_quads(dy);
+  }
+  launch_products(stream, batch, all.size(), all.dd.shape(), all.y.c, quads, nullptr, 0);
+}
+
+// dx and the affine gradients of targets whose x have one shape: all with a norm, or none.
+void launch_input_gradients(Stream& stream, const UnitsBackward& all, InputGradients& batch, int begin,
+                            int end) {
+  InputGradients some = {batch.units, {}};
+  UnitBatch<FinishNorm> finish = {};
+  const Unit& head = batch.units.at[batch.targets.at[begin].first];
+  const int c = head.x.c, targets = end - begin;
+  const bool norm = head.norm.mean;
+  bool quads = true, again = false;
+  for (int t = begin; t < end; ++t) {
+    InputGradient& to = some.targets.at[t - begin] = batch.targets.at[t];
+    for (int u = to.first; u < to.first + to.count; ++u) quads = quads && takes_quads(some.units.at[u]);
+    quads = quads && pack_width(to.dx, all.dd) == 4;
+  }
+  const int64_t other = int64_t{3} * c * targets;
+  const ChannelLayout layout = channel_layout("separable_conv_backward", c, quads ? 4 : 1, head.x.pixels(),
+                                              int64_t{2} * c * targets, other, quads ? 4 : 1);
+  float* coefficients = static_cast<float*>(
+      stream_scratch(stream, size_t(other + layout.pieces * int64_t{2} * c * targets) * sizeof(float)));
+  float* partial = norm ? coefficients + other : nullptr;
+  std::array<Tensor, size_t(kMostUnits)> whole = {};  // dx that takes a second pass
+  for (int t = 0; t < targets; ++t) {
+    InputGradient& to = some.targets.at[t];
+    const SeparableConvGradient<float>& gradient = all.gradients[size_t(to.first)];
+    finish.at[t] = {gradient.dx_factors ? gradient.dx_factors : coefficients + 3 * c * t, gradient.norm,
+                    some.units.at[to.first].norm};
+    if (norm && !gradient.dx_factors) std::swap(whole[size_t(t)], to.dx), again = again || whole[size_t(t)];
+  }
+  const auto gather = [&](float* sums) {
+    with_group(quads, batch.targets.at[begin].group, [&](auto pack, auto group) {
+      launch(input_gradient_kernel<pack(), group()>,
+             dim3(layout.pieces, unsigned(layout.groups), unsigned(targets)), kSumThreads, 0, stream, some,
+             sums, all.dd, layout.columns);
+    });
+  };
+  gather(partial);
+  if (!norm) return;
+  launch(finish_norm_gradients_kernel<>, dim3(add_blocks(c), 1, unsigned(targets)), kSumThreads, 0, stream,
+         finish, partial, int(layout.pieces), c, double(head.x.pixels()));
+  if (!again) return;
+  for (int t = 0; t < targets; ++t) {
+    some.targets.at[t].dx = whole[size_t(t)];
+    some.targets.at[t].coefficients = finish.at[t].coefficients;
+  }
+  gather(nullptr);
+}
+
+// The gradients of x, of as many targets together as there are with one shape.
+void launch_input_gradients(Stream& stream, const UnitsBackward& all) {
+  InputGradients batch = {};
+  int targets = 0;
+  for (int u = 0; u < all.size(); ++u) {
+    const SeparableConvGradient<float>& g = all.gradients[size_t(u)];
+    const Unit& unit = batch.units.at[u] = all.unit(u);
+    const PixelGroup group = pixel_group(unit);
+    const bool shared = all.inputs[size_t(u)].shared;
+    if (shared && u > 0) {
+      InputGradient& to = batch.targets.at[targets - 1];
+      ++to.count;
+      if (to.group != group) to.group = PixelGroup::one;
+    } else {  // a first unit that is shared: the launch before has written dx
+      batch.targets.at[targets++] = {u, 1, group, g.dx, shared ? 1.0f : g.beta_dx, nullptr};
+    }
+  }
+  const auto wanted = [&](int t) {
+    const SeparableConvGradient<float>& g = all.gradients[size_t(batch.targets.at[t].first)];
+    return g.dx || g.norm.dgamma || g.norm.dbeta;
+  };
+  const auto alike = [&](int a, int b) {
+    const Unit &one = batch.units.at[batch.targets.at[a].first],
+               &other = batch.units.at[batch.targets.at[b].first];
+    return one.x.shape() == other.x.shape() && bool(one.norm) == bool(other.norm) &&
+           batch.targets.at[a].group == batch.targets.at[b].group;
+  };
+  for (int begin = 0, end = 1; begin < targets; begin = end, ++end) {
+    if (!wanted(begin)) continue;
+    while (end < targets && wanted(end) && alike(begin, end)) ++end;
+    launch_input_gradients(stream, all, batch, begin, end);
+  }
+}
+
+// dd of all units stands in the op's scratch.
+inline size_t units_backward_scratch_bytes(std::span<const SeparableConv<float>> ops,
+                                           std::span<const SeparableInput> inputs) {
+  const std::vector<UnitInput> each = unit_inputs(inputs);
+  int64_t floats = 0;
+  for (size_t u = 0; u < ops.size(); ++u)
+    floats += ops[u].output_shape(each[u].x.shape()).pixels() * each[u].x.c;
+  return size_t(floats) * sizeof(float);
+}
+
+void launch_units_backward(Stream& stream, std::span<const SeparableConv<float>> ops,
+                           std::span<const SeparableConvGradient<float>> gradients,
+                           std::span<const GradientView<float>> dys, std::span<const SeparableInput> inputs,
+                           float* scratch) {
+  const std::vector<UnitInput> each = unit_inputs(inputs);
+  for_batches(ops, each, [&](size_t begin, size_t end) {
+    const auto part = [&](auto span) { return span.subspan(begin, end - begin); };
+    const Shape y = dys[begin].shape();
+    const UnitsBackward all{part(ops),
+                            part(gradients),
+                            part(dys),
+                            part(std::span(each)),
+                            Tensor(scratch, {y.n, y.h, y.w, each[begin].x.c}),
+                            y};
+    bool input = false, depthwise = false;
+    for (const SeparableConvGradient<float>& g : all.gradients) {
+      input = input || g.dx || g.norm.dgamma || g.norm.dbeta;
+      depthwise = depthwise || g.d_depthwise;
+    }
+    if (input || depthwise) launch_dd(stream, all);
+    Additions additions = {};
+    float* partial = static_cast<float*>(stream_scratch(stream, kStreamScratch));
+    launch_pointwise_gradients(stream, all, partial, kPartialFloats / 2, additions);
+    launch_depthwise_gradients(stream, all, partial + kPartialFloats / 2, kPartialFloats / 2, additions);
+    launch_additions(stream, additions);
+    if (input) launch_input_gradients(stream, all);
   });
-}
-
-// dd, dz and dy, where it has to be put together, stand in the op's scratch, each from a multiple of 64 bytes
-// on.
-inline int64_t whole_lines(int64_t floats) { return (floats + 15) / 16 * 16; }
-
-inline size_t unit_backward_scratch_bytes(const SeparableConv<float>& op, Shape x) {
-  const Shape y = op.output_shape(x);
-  return size_t(whole_lines(y.pixels() * x.c) + whole_lines(x.size()) + whole_lines(y.size())) *
-         sizeof(float);
-}
-
-void launch_unit_backward(Stream& stream, const SeparableConv<float>& op,
-                          const SeparableConvGradient<float>& gradient, const GradientView<float>& dy_view,
-                          Tensor x, float* scratch) {
-  const Unit unit = Unit::from(op);
-  const Shape y = dy_view.shape();
-  const Tensor dd(scratch, {y.n, y.h, y.w, x.c});
-  const Tensor dz(scratch + whole_lines(dd.size()), x.shape());
-  const Tensor whole(dz.data + whole_lines(dz.size()), y);
-  const Tensor dy = dy_view.factors ? whole : dy_view.g;
-  if (dy_view.factors) launch_put_together(stream, whole, dy_view);
-  const bool input = gradient.dx || gradient.norm.dgamma || gradient.norm.dbeta,
-             depthwise = bool(gradient.d_depthwise);
-  if (input || depthwise)
-    launch_unit(stream, dd, dy, Unit::transposed_product(op.pointwise.data), nullptr, 0, nullptr, nullptr, 0);
-  if (gradient.d_pointwise) launch_pointwise_gradient(stream, unit, gradient, dy, x);
-  if (depthwise) launch_depthwise_gradient(stream, unit, gradient, dd, x);
-  if (input) launch_input_gradient(stream, unit, gradient, dd, x, dz);
 }
 
 }  // namespace

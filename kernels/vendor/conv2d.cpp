@@ -132,7 +132,7 @@ void check_scratch(const char* name, const Plan& plan, const void* scratch) {
 size_t conv2d_scratch_bytes(Shape y, Shape x, Shape w, int stride, int padding, int dilation, Device device) {
   const Plan plan = make_plan("conv2d_scratch_bytes", y, x, w, stride, padding, dilation);
   if (plan.pointwise) return 0;
-  if (device == Device::cuda) return cuda::conv2d_scratch_bytes();
+  if (device == Device::cuda) return cuda::conv2d_scratch_bytes(y, x);
   const size_t columns = size_t(plan.chunks) * size_t(plan.column_size() + w.size()) * sizeof(float);
   if (!cpu::conv2d_is_direct(w, dilation)) return columns;
   return std::max(columns, cpu::conv2d_direct_scratch_bytes(y, x, w, stride, padding));

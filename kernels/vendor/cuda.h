@@ -14,7 +14,7 @@ void gemm(Stream& stream, bool transpose_a, bool transpose_b, int m, int n, int 
 struct ConvSettings {
   int stride, padding, dilation;
 };
-size_t conv2d_scratch_bytes();
+size_t conv2d_scratch_bytes(Shape y, Shape x);
 void conv2d_forward(Stream& stream, Tensor y, Tensor x, Tensor w, ConvSettings s, void* scratch);
 void conv2d_backward_data(Stream& stream, Tensor dx, Tensor dy, Tensor w, ConvSettings s, float beta,
                           void* scratch);

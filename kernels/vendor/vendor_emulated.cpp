@@ -14,7 +14,7 @@ void gemm(Stream&, bool transpose_a, bool transpose_b, int m, int n, int k, floa
       [=] { host::gemm_reference(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc); });
 }
 
-size_t conv2d_scratch_bytes() { return 0; }
+size_t conv2d_scratch_bytes(Shape, Shape) { return 0; }
 
 void conv2d_forward(Stream&, Tensor y, Tensor x, Tensor w, ConvSettings s, void*) {
   simt::run_or_record([=] { host::conv2d_forward(y, x, w, s.stride, s.padding, s.dilation); });

@@ -10,7 +10,7 @@ void gemm(Stream&, bool, bool, int, int, int, float, const float*, int, const fl
           int) {
   fail("gemm");
 }
-size_t conv2d_scratch_bytes() { return 0; }
+size_t conv2d_scratch_bytes(Shape, Shape) { return 0; }
 void conv2d_forward(Stream&, Tensor, Tensor, Tensor, ConvSettings, void*) { fail("conv2d_forward"); }
 void conv2d_backward_data(Stream&, Tensor, Tensor, Tensor, ConvSettings, float, void*) {
   fail("conv2d_backward_data");

@@ -47,9 +47,7 @@ OpCase direct_case(Shape s) {
             float *gamma = buffer("gamma", c, 19), *beta = buffer("beta", c, 21), *y = buffer("y", size, 27);
             float *dgamma = buffer("dgamma", c, 23), *dbeta = buffer("dbeta", c, 25);
             b.call([=](Stream& stream) {
-              batch_norm_statistics(stream, mean, inv_std, {x, s}, 1e-5f);
-              batch_norm_update_running(stream, running_mean, running_var, mean, inv_std, c, s.pixels(),
-                                        1e-5f);
+              batch_norm_statistics(stream, mean, inv_std, {x, s}, 1e-5f, running_mean, running_var);
               batch_norm_statistics_from_running(stream, fixed_mean, fixed_std, running_mean, running_var, c,
                                                  1e-5f);
               const NormView<float> norm{fixed_mean, fixed_std, gamma, beta};

@@ -54,14 +54,40 @@ OpCase unit_case(Case t) {
 OpCase shared_case(Case t) {
   return {join("shared ", name(t)), 4 * reduction(t), [=](CaseBuilder& b) {
             const Var x = t.pixel_stride > 0 ? b.sliced_input(t.x, t.pixel_stride) : b.input(t.x, 1, 0.2f);
-            std::vector<SeparableWithMoments> units;
+            std::vector<SeparableUnit> units;
             for (const int kernel : {t.kernel, 3})
               for (const int dilation : {1, 2}) {
                 Case one = t;
                 one.kernel = kernel, one.dilation = dilation;
-                units.push_back({unit(b, one), running_moments(b, t.cout)});
+                units.push_back({{x, {}}, unit(b, one), running_moments(b, t.cout)});
               }
-            for (const Normalised& y : separable_convs(b.tape, x, units)) b.output(y.x);
+            for (const Normalised& y : separable_convs(b.tape, units)) b.output(y.x);
+          }};
+}
+
+// The skip connections of a reduction cell: both halves of two inputs, each half a slice of its result.
+OpCase skips_case(Shape x) {
+  return {join("skips ", x.n, "x", x.h, "x", x.w, "x", x.c), double(x.pixels() * x.c), [=](CaseBuilder& b) {
+            std::vector<SeparableUnit> units;
+            std::vector<Var> results;
+            for (int input = 0; input < 2; ++input) {
+              const Var from = b.input(x);
+              results.push_back(b.tape.activation({x.n, x.h / 2, x.w / 2, x.c}));
+              for (int half = 0; half < 2; ++half) {
+                const int c0 = half * x.c / 2, c1 = c0 + x.c / 2;
+                Separable u;
+                u.pointwise = b.input({x.c / 2, 1, 1, x.c}, 0.5f);
+                u.stride = 2, u.offset = half;
+                const Norm moments = {
+                    b.tape.statistic({1, 1, 1, x.c / 2}), b.tape.statistic({1, 1, 1, x.c / 2}), {}, {}};
+                units.push_back({{from, {}},
+                                 u,
+                                 running_moments(b, x.c / 2),
+                                 {b.tape.slice(results.back(), c0, c1), moments}});
+              }
+            }
+            separable_convs(b.tape, units);
+            for (const Var y : results) b.output(y);
           }};
 }
 
@@ -83,13 +109,38 @@ OpCase edge_case(Case t) {
   return {join("edge ", name(t)), 4 * reduction(t), [=](CaseBuilder& b) {
             Case second = t;
             second.stride = 1, second.norm = true;
-            std::vector<SeparableWithMoments> units;
-            for (int i = 0; i < 2; ++i) units.push_back({unit(b, t), running_moments(b, t.cout)});
-            std::vector<Normalised> y = separable_convs(b.tape, b.input(t.x), units);
+            std::vector<SeparableUnit> units;
+            const Var x = b.input(t.x);
+            for (int i = 0; i < 2; ++i) units.push_back({{x, {}}, unit(b, t), running_moments(b, t.cout)});
+            std::vector<Normalised> y = separable_convs(b.tape, units);
             y[0] = separable_conv(b.tape, y[0], unit(b, second), running_moments(b, t.cout));
             const Shape s = b.tape.shape(y[0].x);
             const Var out = t.pixel_stride > 0 ? b.sliced_output(s, t.pixel_stride) : Var{};
             b.output(mixed_sum(b.tape, {{y[0], 0}, {y[1], 1}}, b.input({1, 1, 1, 2}), out));
+          }};
+}
+
+// The convolutions of a node: `each` units of a large state at stride 2, as many of a small one, and every
+// second one followed by another unit, all in a mixed sum.
+OpCase node_case(int c, int each) {
+  return {join("node ", c, " channels ", each, " units each"), 8.0 * each * 128 * c, [=](CaseBuilder& b) {
+            const Case large{{2, 8, 8, c}, c, 3, 2, 1, false, false, 0, 0},
+                small{{2, 4, 4, c}, c, 3, 1, 1, false, false, 0, 0};
+            std::vector<SeparableUnit> units, second;
+            for (Case t : {large, small}) {
+              const Var x = b.input(t.x);
+              for (int u = 0; u < each; ++u) {
+                t.kernel = u % 2 ? 5 : 3, t.dilation = u / 2 % 2 + 1;
+                units.push_back({{x, {}}, unit(b, t), running_moments(b, c)});
+              }
+            }
+            std::vector<Normalised> y = separable_convs(b.tape, units);
+            for (size_t u = 0; u < y.size(); u += 2)
+              second.push_back({y[u], unit(b, small), running_moments(b, c)});
+            const std::vector<Normalised> more = separable_convs(b.tape, second);
+            std::vector<MixedTerm> terms;
+            for (size_t u = 0; u < y.size(); ++u) terms.push_back({u % 2 ? y[u] : more[u / 2], int(u)});
+            b.output(mixed_sum(b.tape, terms, b.input({1, 1, 1, int(y.size())})));
           }};
 }
 
@@ -120,6 +171,11 @@ const OpCases separable_cases("separable_conv",
                                unit_case({{2, 8, 6, 8}, 4, 1, 2, 1, true, true, 0, 0}),
                                unit_case({{1, 9, 9, 6}, 2, 7, 1, 1, false, false, 0, 0}),
                                unit_case({{6, 32, 32, 4}, 4, 3, 1, 1, true, false, 0, 0}),
+                               unit_case({{1, 12, 5, 8}, 8, 5, 1, 1, true, false, 0, 0}),
+                               unit_case({{2, 4, 6, 4}, 36, 3, 1, 2, true, true, 0, 8}),
+                               shared_case({{2, 8, 6, 8}, 8, 5, 1, 1, false, false, 0, 12}),
+                               shared_case({{2, 16, 10, 4}, 4, 5, 2, 1, false, false, 0, 0}),
+                               shared_case({{1, 16, 7, 36}, 12, 5, 2, 1, false, false, 0, 0}),
                                shared_case({{2, 6, 6, 8}, 8, 5, 1, 1, false, false, 0, 0}),
                                shared_case({{2, 8, 7, 4}, 4, 5, 2, 1, false, false, 0, 9}),
                                chain_case({{2, 7, 7, 12}, 12, 3, 2, 1, false, false, 0, 0}),
@@ -128,6 +184,11 @@ const OpCases separable_cases("separable_conv",
                                edge_case({{2, 6, 5, 16}, 16, 5, 2, 1, false, false, 0, 64}),
                                edge_case({{1, 7, 5, 3}, 3, 3, 1, 2, false, false, 0, 0}),
                                edge_case({{1, 5, 5, 36}, 36, 3, 1, 1, false, false, 0, 40}),
+                               skips_case({2, 8, 6, 8}),
+                               skips_case({1, 4, 6, 6}),
+                               node_case(4, 2),
+                               node_case(3, 2),
+                               node_case(4, 11),
                                inference_case({{1, 6, 6, 16}, 16, 3, 1, 1, false, false, 0, 0}, false, true),
                                inference_case({{2, 5, 5, 12}, 36, 5, 1, 2, false, false, 0, 17}, true, true),
                                inference_case({{1, 7, 5, 3}, 6, 3, 1, 1, false, false, 0, 0}, true, false)});

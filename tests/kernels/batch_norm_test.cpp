@@ -146,11 +146,12 @@ TEST(BatchNorm, RunningMomentsTakeTheUnbiasedVariance) {
   TestTensor<double> x(shape);
   x.randomize(random, 2, 1);
   Moments m = naive_moments(x);
-  auto mean = convert<float>(m.mean), inv_std = convert<float>(m.inv_std);
-  std::vector<float> running_mean(4, 0.5f), running_var(4, 1.f), fixed_mean(4), fixed_inv_std(4);
+  const auto fx = x.as<float>();
+  std::vector<float> mean(4), inv_std(4), running_mean(4, 0.5f), running_var(4, 1.f), fixed_mean(4),
+      fixed_inv_std(4);
   Stream stream;
-  batch_norm_update_running(stream, running_mean.data(), running_var.data(), mean.data(), inv_std.data(), 4,
-                            18, float(kEps));
+  batch_norm_statistics(stream, mean.data(), inv_std.data(), fx, float(kEps), running_mean.data(),
+                        running_var.data());
   batch_norm_statistics_from_running(stream, fixed_mean.data(), fixed_inv_std.data(), running_mean.data(),
                                      running_var.data(), 4, float(kEps));
   for (size_t j = 0; j < 4; ++j) {

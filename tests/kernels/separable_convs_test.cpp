@@ -47,11 +47,12 @@ TEST_P(SeparableConvsIsa, UnitsOfOneInputMatchDouble) {
                                       d[u].x.view());
       }
       Stream stream(Device::cpu, 2);
-      const Shape xs = f[0].x.shape();
-      separable_convs_forward(stream, ops, outputs, f[0].x, float(kEps),
-                              scratch_of(memory, separable_convs_forward_scratch_bytes(stream, ops, xs)));
-      separable_convs_backward(stream, ops, gradients, dys, f[0].x,
-                               scratch_of(memory, separable_convs_backward_scratch_bytes(stream, ops, xs)));
+      const std::vector<SeparableInput> inputs = {{f[0].x, int(f.size())}};
+      separable_convs_forward(stream, ops, outputs, inputs, float(kEps),
+                              scratch_of(memory, separable_convs_forward_scratch_bytes(stream, ops, inputs)));
+      separable_convs_backward(
+          stream, ops, gradients, dys, inputs,
+          scratch_of(memory, separable_convs_backward_scratch_bytes(stream, ops, inputs)));
       EXPECT_TRUE(compare(f[0].dx, d[0].dx, 2e-6));
       EXPECT_TRUE(f[0].dx.gaps_untouched());
       for (size_t u = 0; u < f.size(); ++u) {
@@ -75,14 +76,19 @@ TEST(SeparableConvs, UnitsOfOneInputMustFitTogether) {
   Unit<float> u({1, 4, 4, 4, 3, 1, 1}, random);
   SeparableConv<float> other = u.op();
   other.stride = 2;
-  const std::vector<SeparableConvOutput<float>> outputs(2, {u.y, nullptr, nullptr});
-  const auto forward = [&](const std::vector<SeparableConv<float>>& ops) {
-    separable_convs_forward(stream, ops, outputs, u.x, float(kEps), nullptr);
+  const std::vector<SeparableConvOutput<float>> outputs(2, {u.y});
+  const auto forward = [&](const std::vector<SeparableConv<float>>& ops, int units = 2) {
+    const std::vector<SeparableInput> inputs = {{u.x, units}};
+    separable_convs_forward(stream, ops, outputs, inputs, float(kEps), nullptr);
   };
   EXPECT_THROW(forward({u.op(), other}), Error);
   other = u.op(), other.relu = false;
   EXPECT_THROW(forward({u.op(), other}), Error);
+  other = u.op(), other.depthwise = {};
+  EXPECT_THROW(forward({u.op(), other}), Error);
   EXPECT_THROW(forward({u.op()}), Error);
+  EXPECT_THROW(forward({u.op(), u.op()}, 1), Error);
+  EXPECT_THROW(forward({u.op(), u.op()}, 3), Error);
 }
 
 }  // namespace
