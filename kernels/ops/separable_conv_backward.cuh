@@ -85,6 +85,48 @@ struct InputGradients {
   UnitBatch<InputGradient> targets;
 };
 
+// From the gathers d at these pixels to their dx, and to this thread's sums of dz and dz (x - mean). Loads
+// come first, so that none waits for a store; the moments are read here, for registers are dear in the
+// gather.
+template <int kPack, int kCount>
+__device__ __forceinline__ void finish_input_gradient(float (&sums)[2][kPack], Pack<kPack> (&d)[kCount],
+                                                      const int64_t (&pixels)[kCount],
+                                                      const InputGradient& to, const Unit& unit, int c) {
+  const Activation<kPack> activation(unit, c);
+  const Pack<kPack> mean = unit.norm.mean ? load<kPack>(unit.norm.mean + c) : Pack<kPack>{};
+  Pack<kPack> in[kCount], old[kCount] = {};
+  const bool adds = to.dx && to.beta != 0;
+#pragma unroll
+  for (int s = 0; s < kCount; ++s) in[s] = load<kPack>(unit.x.pixel(pixels[s]) + c);
+#pragma unroll
+  for (int s = 0; s < kCount; ++s) old[s] = load_inside<kPack>(adds, to.dx.pixel(pixels[s]) + c);
+#pragma unroll
+  for (int s = 0; s < kCount; ++s) {
+    const Pack<kPack> z = activation(in[s]);
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) {
+      if (unit.relu && !(z.v[k] > 0)) d[s].v[k] = 0;
+      sums[0][k] += d[s].v[k];
+      sums[1][k] += d[s].v[k] * (in[s].v[k] - mean.v[k]);
+    }
+  }
+  if (!to.dx) return;
+  if (to.coefficients) {
+    const Pack<kPack> a = load<kPack>(to.coefficients + c), b = load<kPack>(to.coefficients + unit.x.c + c),
+                      constant = load<kPack>(to.coefficients + 2 * unit.x.c + c);
+#pragma unroll
+    for (int s = 0; s < kCount; ++s)
+#pragma unroll
+      for (int k = 0; k < kPack; ++k) d[s].v[k] = a.v[k] * d[s].v[k] + (b.v[k] * in[s].v[k] + constant.v[k]);
+  }
+#pragma unroll
+  for (int s = 0; s < kCount; ++s) {
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) d[s].v[k] += to.beta * old[s].v[k];
+    store<kPack>(to.dx.pixel(pixels[s]) + c, d[s]);
+  }
+}
+
 // Grid (pieces, groups of channels, targets). dx from dz, and partial[target][piece][2][c], where not null:
 // sums of dz and dz (x - mean).
 template <int kPack, PixelGroup kGroup>
@@ -98,43 +140,6 @@ __global__ void __launch_bounds__(kSumThreads, 2)
             c = first_c + int(threadIdx.x) % columns * kPack, row = int(threadIdx.x) / columns;
   const bool used = c < x.c;
   float sums[2][kPack] = {};
-  const auto finish = [&](const auto& pixels, auto& d) {
-    constexpr int kCount = int(sizeof(d) / sizeof(d[0]));
-    const Activation<kPack> activation(unit, c);
-    const Pack<kPack> mean = unit.norm.mean ? load<kPack>(unit.norm.mean + c) : Pack<kPack>{};
-    Pack<kPack> in[kCount], old[kCount] = {};
-    const bool adds = to.dx && to.beta != 0;
-#pragma unroll
-    for (int s = 0; s < kCount; ++s) in[s] = load<kPack>(x.pixel(pixels[s]) + c);
-#pragma unroll
-    for (int s = 0; s < kCount; ++s) old[s] = load_inside<kPack>(adds, to.dx.pixel(pixels[s]) + c);
-#pragma unroll
-    for (int s = 0; s < kCount; ++s) {
-      const Pack<kPack> z = activation(in[s]);
-#pragma unroll
-      for (int k = 0; k < kPack; ++k) {
-        if (unit.relu && !(z.v[k] > 0)) d[s].v[k] = 0;
-        sums[0][k] += d[s].v[k];
-        sums[1][k] += d[s].v[k] * (in[s].v[k] - mean.v[k]);
-      }
-    }
-    if (!to.dx) return;
-    if (to.coefficients) {
-      const Pack<kPack> a = load<kPack>(to.coefficients + c), b = load<kPack>(to.coefficients + x.c + c),
-                        constant = load<kPack>(to.coefficients + 2 * x.c + c);
-#pragma unroll
-      for (int s = 0; s < kCount; ++s)
-#pragma unroll
-        for (int k = 0; k < kPack; ++k)
-          d[s].v[k] = a.v[k] * d[s].v[k] + (b.v[k] * in[s].v[k] + constant.v[k]);
-    }
-#pragma unroll
-    for (int s = 0; s < kCount; ++s) {
-#pragma unroll
-      for (int k = 0; k < kPack; ++k) d[s].v[k] += to.beta * old[s].v[k];
-      store<kPack>(to.dx.pixel(pixels[s]) + c, d[s]);
-    }
-  };
   // use(unit, its dd) for all units that read x.
   const auto for_units = [&](auto use) {
     Tensor of = dd;
@@ -153,7 +158,7 @@ __global__ void __launch_bounds__(kSumThreads, 2)
         for (int k = 0; k < kPack; ++k) d[0].v[k] += more.v[k];
       });
       const int64_t pixels[1] = {p};
-      finish(pixels, d);
+      finish_input_gradient(sums, d, pixels, to, unit, c);
     } else {
       constexpr bool kOneColumn = kGroup == PixelGroup::strip;
       const Place at = kOneColumn ? place_of_strip(p, x.h, x.w) : place_of(p, x.h / 2, x.w / 2);
@@ -171,7 +176,7 @@ __global__ void __launch_bounds__(kSumThreads, 2)
                                        : (int64_t{at.n} * x.h + 2 * at.y) * x.w + 2 * at.x;
       const int64_t pixels[4] = {first, first + (kOneColumn ? x.w : 1), first + (kOneColumn ? 2 : 1) * x.w,
                                  first + (kOneColumn ? 3 * x.w : x.w + 1)};
-      finish(pixels, d);
+      finish_input_gradient(sums, d, pixels, to, unit, c);
     }
   }
   if (partial)
