@@ -391,7 +391,7 @@ void separable_convs_backward(Stream& stream, std::span<const SeparableConv<floa
                               std::span<const SeparableInput> inputs, float* scratch) {
   const char* name = ops.size() == 1 ? "separable_conv_backward" : "separable_convs_backward";
   check_inputs(name, ops, gradients.size(), inputs);
-  check_inputs(name, ops, dys.size(), inputs);
+  CHECK(dys.size() == ops.size(), name, ": ", dys.size(), " gradients for ", ops.size(), " units");
   for_inputs(inputs, [&](const SeparableInput& input, size_t first, size_t count) {
     for (size_t u = first; u < first + count; ++u) {
       check_gradient(name, ops[u], gradients[u], dys[u], input.x);

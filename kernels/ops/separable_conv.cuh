@@ -213,7 +213,7 @@ void with_tile(int64_t pixels, int channels, int units, Use use) {
   with_columns(channels, [&](auto columns) {
     using Large = UnitTile<columns(), 4>;
     const int64_t groups = (channels + Large::kChannels - 1) / Large::kChannels;
-    if ((pixels + Large::kSize - 1) / Large::kSize * groups * units >= 132)
+    if ((pixels + Large::kSize - 1) / Large::kSize * groups * units >= kFull)
       use(columns, std::integral_constant<int, 4>());
     else
       use(columns, std::integral_constant<int, 1>());
@@ -256,16 +256,34 @@ inline std::vector<UnitInput> unit_inputs(std::span<const SeparableInput> inputs
   return each;
 }
 
+constexpr int64_t kPartialFloats = int64_t(kStreamScratch / sizeof(float));
+
+// How many units like this one can go together, so that their partial sums fit in the stream's scratch: the
+// statistics of a tile of 64 pixels or more, or of four tiles a multiprocessor; in backward half of it for
+// either kind of weights.
+inline size_t most_units(const SeparableConv<float>& op, Shape x) {
+  const Shape y = op.output_shape(x);
+  const int64_t tiles = std::max<int64_t>(y.pixels() / 64 + 1, 4 * kFull),
+                each = std::max(
+                    {3 * tiles * y.c, int64_t{2} * y.c * x.c, int64_t{2} * op.kernel() * op.kernel() * x.c});
+  return size_t(std::clamp<int64_t>(kPartialFloats / each, 1, kMostUnits));
+}
+
 // use(begin, end) for ranges of units that one launch takes: of one output shape and number of input
 // channels, all with a norm or none.
 template <class Use>
 void for_batches(std::span<const SeparableConv<float>> ops, std::span<const UnitInput> inputs, Use use) {
   const auto output = [&](size_t u) { return ops[u].output_shape(inputs[u].x.shape()); };
-  const auto norm = [&](size_t u) { return bool(ops[u].norm); };
+  const auto alike = [&](size_t a, size_t b) {
+    return inputs[a].x.c == inputs[b].x.c && output(a) == output(b) && bool(ops[a].norm) == bool(ops[b].norm);
+  };
   for (size_t begin = 0, end = 1; begin < ops.size(); begin = end, ++end) {
-    while (end < ops.size() && end - begin < size_t(kMostUnits) && inputs[end].x.c == inputs[begin].x.c &&
-           output(end) == output(begin) && norm(end) == norm(begin))
+    size_t most = most_units(ops[begin], inputs[begin].x.shape());
+    while (end < ops.size() && alike(begin, end)) {
+      most = std::min(most, most_units(ops[end], inputs[end].x.shape()));
+      if (end - begin >= most) break;
       ++end;
+    }
     use(begin, end);
   }
 }

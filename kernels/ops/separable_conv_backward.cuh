@@ -225,7 +225,7 @@ void launch_dd(Stream& stream, const UnitsBackward& all) {
 }
 
 // dx and the affine gradients of targets whose x have one shape: all with a norm, or none.
-void launch_input_gradients(Stream& stream, const UnitsBackward& all, InputGradients& batch, int begin,
+void launch_input_gradients(Stream& stream, const UnitsBackward& all, const InputGradients& batch, int begin,
                             int end) {
   InputGradients some = {batch.units, {}};
   UnitBatch<FinishNorm> finish = {};

@@ -13,6 +13,7 @@ namespace {
 constexpr int kUnitThreads = 256;
 constexpr int kMostUnits = 20;  // of one launch: as many as the last node of a DARTS cell has
 constexpr int kStrip = 4;       // rows of a strip
+constexpr int kFull = 132;      // blocks that give every multiprocessor of an H100 one
 
 // The units of a launch, by value: their number is the grid's z.
 template <class T>

@@ -186,8 +186,6 @@ struct UnitsBackward {
   Unit unit(int u) const { return Unit::from(ops[size_t(u)], inputs[size_t(u)].x); }
 };
 
-constexpr int64_t kPartialFloats = int64_t(kStreamScratch / sizeof(float));
-
 // Partial sums of dp from `scratch` on, at most `floats`; what is to be added goes to `additions`.
 void launch_pointwise_gradients(Stream& stream, const UnitsBackward& all, float* scratch, int64_t floats,
                                 Additions& additions) {
@@ -207,7 +205,7 @@ void launch_pointwise_gradients(Stream& stream, const UnitsBackward& all, float*
     const int64_t size = int64_t{cin} * all.y.c, tiles = (all.y.pixels() + Tile::kSize - 1) / Tile::kSize,
                   most = floats / (size * all.size());
     CHECK(most >= 1, "separable_conv_backward: d_pointwise of ", size, " numbers is too large");
-    const int64_t pieces = std::min({tiles, most, std::max<int64_t>(1, 792 / (tile.y * tile.z))});
+    const int64_t pieces = std::min({tiles, most, std::max<int64_t>(1, 6 * kFull / (tile.y * tile.z))});
     with_quads(quads, bool(batch.at[0].unit.norm), [&](auto pack, auto norm) {
       launch(pointwise_gradient_kernel<pack(), columns(), norm()>, dim3(unsigned(pieces), tile.y, tile.z),
              kUnitThreads, 0, stream, batch, all.y, scratch);
@@ -241,7 +239,7 @@ void launch_depthwise_gradients(Stream& stream, const UnitsBackward& all, float*
         channel_layout("separable_conv_backward", c, pack, all.dd.pixels(), int64_t{row_floats} * all.size(),
                        kPartialFloats - floats, all.size() > 2 ? 16 : 4);
     layout.pieces =
-        std::min(layout.pieces, std::max(1u, 2640u / unsigned(layout.groups * slots * all.size())));
+        std::min(layout.pieces, std::max(1u, 20u * kFull / unsigned(layout.groups * slots * all.size())));
     launch(depthwise_gradient_kernel<pack(), norm()>,
            dim3(layout.pieces, unsigned(layout.groups), unsigned(slots * all.size())), kSumThreads, 0, stream,
            batch, scratch, all.dd, slots, row_floats, layout.columns);
