@@ -38,6 +38,7 @@ struct UnitForward {
   const float* bias;  // or null
   float beta;
   bool vector_store;  // y takes packs of 4
+  static constexpr int kBlocks = 2;
 
   template <int kPack, class Tile>
   __device__ __forceinline__ void stage(float* to, const Shape& shape, unsigned begin, int first) const {
@@ -47,6 +48,7 @@ struct UnitForward {
     const Place at = place_in_tile(p, y.h, y.w);
     return {y.at(at.n, at.y, at.x), int64_t{y.stride} * (y.h % kStrip == 0 ? y.w : 1)};
   }
+  __device__ __forceinline__ static int thread() { return thread_again(); }
   __device__ __forceinline__ const float* weights() const { return unit.pointwise; }
   __device__ __forceinline__ bool transposed() const { return unit.transposed; }
 };
@@ -57,6 +59,7 @@ struct UnitProduct {
   const float* pointwise;
   Tensor y;
   bool vector_store;
+  static constexpr int kBlocks = 4;
   static constexpr const float* bias = nullptr;
   static constexpr float beta = 0;
 
@@ -65,6 +68,7 @@ struct UnitProduct {
     stage_gradient<kPack, Tile, true>(to, dy, begin, first);
   }
   __device__ __forceinline__ Destination pixels(unsigned p) const { return {y.pixel(p), y.stride}; }
+  __device__ __forceinline__ static int thread() { return int(threadIdx.x); }
   __device__ __forceinline__ const float* weights() const { return pointwise; }
   __device__ __forceinline__ static constexpr bool transposed() { return true; }
 };
@@ -99,15 +103,14 @@ __device__ __forceinline__ void write_statistics(float* row, const float (&y)[kP
 // Grid (tiles, groups of 4 kColumns output channels, units). partial[unit][tile][3][cout] of
 // write_statistics, or null.
 template <int kPack, int kColumns, int kPixels, class Work>
-__global__ void __launch_bounds__(kUnitThreads)
+__global__ void __launch_bounds__(kUnitThreads, Work::kBlocks)
     unit_product_kernel(const __grid_constant__ UnitBatch<Work> batch, Shape shape, int cin, float* partial) {
   using Tile = UnitTile<kColumns, kPixels>;
   constexpr int kChunk = Tile::kChunk, kChannels = Tile::kChannels, kWeights = kChunk * kChannels;
   float* staged = static_shared<float, Tile::kFloats, 0>();
   float* weights = static_shared<float, kChunk * Tile::kWeightPitch, 1>();  // [c][j]
   const Work& work = batch.at[blockIdx.z];
-  const int column = int(threadIdx.x) % kColumns, row = int(threadIdx.x) / kColumns,
-            first_j = int(blockIdx.y) * kChannels, j = first_j + column * 4;
+  const int first_j = int(blockIdx.y) * kChannels;
   const unsigned begin = blockIdx.x * unsigned(Tile::kSize),
                  pixels = unsigned(shape.n) * unsigned(shape.h) * unsigned(shape.w);
   float sums[kPixels][4] = {};
@@ -133,6 +136,7 @@ __global__ void __launch_bounds__(kUnitThreads)
     work.template stage<kPack, Tile>(staged, shape, begin, first);
     if (kWeights <= kUnitThreads && thread < kWeights) keep(thread, early);
     __syncthreads();
+    const int mine = work.thread(), column = mine % kColumns, row = mine / kColumns;
     for (int c = 0; c < chunk; c += 4) {
       Pack<4> w[4];
 #pragma unroll
@@ -147,6 +151,7 @@ __global__ void __launch_bounds__(kUnitThreads)
       }
     }
   }
+  const int mine = work.thread(), row = mine / kColumns, j = first_j + mine % kColumns * 4;
   const float* bias = work.bias;
   const float beta = work.beta;
   const Destination destination = work.pixels(begin + unsigned(row * kPixels));

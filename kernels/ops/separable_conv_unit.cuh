@@ -15,6 +15,17 @@ constexpr int kMostUnits = 20;  // of one launch: as many as the last node of a 
 constexpr int kStrip = 4;       // rows of a strip
 constexpr int kFull = 132;      // blocks that give every multiprocessor of an H100 one
 
+// The thread's index, read again, so that nothing which depends on it need be kept in a register meanwhile.
+__device__ __forceinline__ int thread_again() {
+#ifdef __CUDA_ARCH__
+  int index;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
+  return index;
+#else
+  return int(threadIdx.x);
+#endif
+}
+
 // The units of a launch, by value: their number is the grid's z.
 template <class T>
 struct UnitBatch {

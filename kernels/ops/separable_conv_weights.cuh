@@ -36,9 +36,7 @@ __global__ void __launch_bounds__(kUnitThreads, 2)
   const PointwiseGradient& work = batch.at[blockIdx.z];
   const int cin = work.unit.x.c, chunks = (cin + Tile::kWidth - 1) / Tile::kWidth,
             first = int(blockIdx.y) % chunks * Tile::kWidth,
-            first_j = int(blockIdx.y) / chunks * Tile::kWidth, thread = int(threadIdx.x) % Tile::kThreads,
-            slice = int(threadIdx.x) / Tile::kThreads, column = thread % kColumns, quad = thread / kColumns;
-  const bool used = quad * 4 < Tile::size(cin, first) && column * 4 < Tile::size(y.c, first_j);
+            first_j = int(blockIdx.y) / chunks * Tile::kWidth;
   const unsigned pixels = unsigned(y.n) * unsigned(y.h) * unsigned(y.w);
   float product[4][4] = {};  // [j][c]
   for (unsigned begin = blockIdx.x * unsigned(Tile::kSize); begin < pixels;
@@ -47,10 +45,11 @@ __global__ void __launch_bounds__(kUnitThreads, 2)
     stage_gradient<kPack, Tile, false>(g, work.dy, begin, first_j);
     stage_depthwise<kPack, Tile, kNorm>(d, work.unit, y, begin, first);
     __syncthreads();
-    if (used)
+    const int i = thread_again(), column = i % kColumns * 4, quad = i % Tile::kThreads / kColumns * 4;
+    if (first + quad < cin && first_j + column < y.c)
 #pragma unroll 4
-      for (int p = slice; p < Tile::kSize; p += Tile::kSlices) {
-        const Pack<4> from = load<4>(g + Tile::at(p) + column * 4), in = load<4>(d + Tile::at(p) + quad * 4);
+      for (int p = i / Tile::kThreads; p < Tile::kSize; p += Tile::kSlices) {
+        const Pack<4> from = load<4>(g + Tile::at(p) + column), in = load<4>(d + Tile::at(p) + quad);
 #pragma unroll
         for (int j = 0; j < 4; ++j)
 #pragma unroll
@@ -58,8 +57,10 @@ __global__ void __launch_bounds__(kUnitThreads, 2)
       }
   }
   __syncthreads();
-  const int lane = int(threadIdx.x) % 32;
-  float* sums = d;  // [slice left][j][c]
+  const int lane = int(threadIdx.x) % 32, thread = int(threadIdx.x) % Tile::kThreads,
+            slice = int(threadIdx.x) * Tile::kLeft / kUnitThreads;
+  float* sums = d + (slice * Tile::kWidth + thread % kColumns * 4) * Tile::kWidth +
+                thread / kColumns * 4;  // [slice left][j][c]
 #pragma unroll
   for (int j = 0; j < 4; ++j)
 #pragma unroll
@@ -67,16 +68,14 @@ __global__ void __launch_bounds__(kUnitThreads, 2)
 #pragma unroll
       for (int lanes = 16; lanes >= Tile::kThreads; lanes /= 2)
         product[j][c] += __shfl_xor_sync(kFullWarp, product[j][c], lanes);
-      if (lane < Tile::kThreads)
-        sums[(int(threadIdx.x) * Tile::kLeft / kUnitThreads * Tile::kWidth + column * 4 + j) * Tile::kWidth +
-             quad * 4 + c] = product[j][c];
+      if (lane < Tile::kThreads) sums[j * Tile::kWidth + c] = product[j][c];
     }
   __syncthreads();
   partial += (int64_t{blockIdx.z} * gridDim.x + blockIdx.x) * y.c * cin;
   for (int i = int(threadIdx.x); i < Tile::kWidth * Tile::kWidth; i += kUnitThreads) {
     float sum = 0;
 #pragma unroll
-    for (int s = 0; s < Tile::kLeft; ++s) sum += sums[s * Tile::kWidth * Tile::kWidth + i];
+    for (int s = 0; s < Tile::kLeft; ++s) sum += d[s * Tile::kWidth * Tile::kWidth + i];
     const int j = first_j + i / Tile::kWidth, c = first + i % Tile::kWidth;
     if (j < y.c && c < cin) partial[j * cin + c] = sum;
   }
