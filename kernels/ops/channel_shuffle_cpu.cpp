@@ -33,73 +33,117 @@ LANAS_INLINE Quads transpose(Quad a, Quad b, Quad c, Quad d) {
   return {{low(ac0, bd0), high(ac0, bd0), low(ac1, bd1), high(ac1, bd1)}};
 }
 
-// The tensors that bypass, at one pixel: [terms] pointers.
-struct Pointers {
-  float* at[kShuffleTerms];
-  Pointers(std::span<const Tensor> tensors, int64_t pixel) {
-    for (size_t k = 0; k < tensors.size(); ++k) at[k] = tensors[k] ? tensors[k].pixel(pixel) : nullptr;
-  }
-  void next(std::span<const Tensor> tensors) {
-    for (size_t k = 0; k < tensors.size(); ++k)
-      if (at[k]) at[k] += tensors[k].stride;
-  }
-};
+constexpr int kTogether = 4;  // pixels: what they have in common is read once
 
-// Slices of channels a few pixels ahead: the processor foresees too little of them.
+// Of a slice of channels some pixels ahead of p, which is at channel m, another line with each quad: the
+// processor foresees too little of them, and many lines at once make it wait.
 template <int Write>
-LANAS_INLINE void ask_ahead(const float* p, const Tensor& t) {
+LANAS_INLINE void ask_ahead(const Tensor& t, const float* p, int m) {
   constexpr int kPixels = 24, kLine = 16;
-  if (!p || t.packed()) return;
-  for (int c = 0; c < t.c; c += kLine) __builtin_prefetch(p + kPixels * t.stride + c, Write, 3);
+  if (t.packed() || m / 4 * kLine >= t.c) return;
+  __builtin_prefetch(p + kPixels * t.stride + m / 4 * kLine - m, Write, 2);
 }
 
-// weights null: the rest is x.at[0].
-template <int G>
-LANAS_INLINE void shuffle_pixel(float* to, const float* first, const Pointers& x, int terms,
-                                const float* weights, int members) {
-  for (int m = 0; m < members; m += 4, to += 4 * G) {
-    Quad of[G] = {load(first + m)};
-    for (int g = 1; g < G; ++g) {
-      of[g] = load(x.at[0] + (g - 1) * members + m);
-      if (weights) of[g] *= weights[0];
+// P pixels from p on. weights null: the rest is x[0].
+template <int G, int P>
+LANAS_INLINE void shuffle_pixels(const Tensor& y, const Tensor& first, std::span<const Tensor> x,
+                                 const float* weights, int64_t p) {
+  const int members = first.c;
+  for (int m = 0; m < members; m += 4) {
+    Quad of[P][G] = {};
+#pragma GCC unroll 4
+    for (int r = 0; r < P; ++r) of[r][0] = load(first.pixel(p + r) + m);
+    for (size_t k = 0; k < x.size(); ++k) {
+      const float weight = weights ? weights[k] : 1.0f, *from = x[k].pixel(p) + m;
+#pragma GCC unroll 4
+      for (int r = 0; r < P; ++r, from += x[k].stride) {
+        ask_ahead<0>(x[k], from, m);
+#pragma GCC unroll 4
+        for (int g = 1; g < G; ++g) of[r][g] += weight * load(from + (g - 1) * members);
+      }
     }
-    for (int k = 1; k < terms; ++k)
-      for (int g = 1; g < G; ++g) of[g] += weights[k] * load(x.at[k] + (g - 1) * members + m);
-    if constexpr (G == 4) {
-      const Quads whole = transpose(of[0], of[1], of[2], of[3]);
-      for (int i = 0; i < 4; ++i) store(to + 4 * i, whole.of[i]);
-    } else {
-      store(to, low(of[0], of[1])), store(to + 4, high(of[0], of[1]));
+#pragma GCC unroll 4
+    for (int r = 0; r < P; ++r) {
+      float* to = y.pixel(p + r) + m * G;
+      ask_ahead<1>(y, y.pixel(p + r) + m, m);
+      if constexpr (G == 4) {
+        const Quads whole = transpose(of[r][0], of[r][1], of[r][2], of[r][3]);
+        for (int i = 0; i < 4; ++i) store(to + 4 * i, whole.of[i]);
+      } else {
+        store(to, low(of[r][0], of[r][1])), store(to + 4, high(of[r][0], of[r][1]));
+      }
     }
   }
 }
 
-// Null parts are not written; others get their quad plus beta times the old.
-LANAS_INLINE void add_quad(float* to, Quad v, float beta) {
-  if (to) store(to, beta == 0 ? v : v + beta * load(to));
+// to (null: nothing) = scale v + beta to.
+template <int P, int GROUPS>
+LANAS_INLINE void write_groups(float* to, ptrdiff_t stride, int members, const Quad (&v)[P][4], int first,
+                               float scale, float beta) {
+  if (!to) return;
+  const auto each = [&](auto adds) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+    for (int r = 0; r < P; ++r)
+#pragma GCC unroll 4
+      for (int g = 0; g < GROUPS; ++g) {
+        float* at = to + r * stride + g * members;
+        const Quad scaled = scale * v[r][first + g];
+        store(at, adds ? scaled + beta * load(at) : scaled);
+      }
+  };
+  if (beta == 0)
+    each(std::false_type());
+  else
+    each(std::true_type());
 }
 
 // dots (null: not wanted): [terms], the products of the rest's gradient and x, a quad each.
-template <int G>
-LANAS_INLINE void unshuffle_pixel(float* first, float beta_first, const Pointers& dx, const float* beta,
-                                  const Pointers& x, int terms, const float* weights, const float* from,
-                                  int members, Quad* dots) {
-  for (int m = 0; m < members; m += 4, from += 4 * G) {
-    const Quad a = load(from), b = load(from + 4);
-    Quads groups;
-    if constexpr (G == 4)
-      groups = transpose(a, b, load(from + 8), load(from + 12));
-    else
-      groups = {{__builtin_shuffle(a, b, Lanes{0, 2, 4, 6}), __builtin_shuffle(a, b, Lanes{1, 3, 5, 7})}};
-    add_quad(first ? first + m : nullptr, groups.of[0], beta_first);
-    for (int k = 0; k < terms; ++k)
-      for (int g = 1; g < G; ++g) {
-        const int c = (g - 1) * members + m;
-        if (dots) dots[k] += groups.of[g] * load(x.at[k] + c);
-        add_quad(dx.at[k] ? dx.at[k] + c : nullptr, weights ? weights[k] * groups.of[g] : groups.of[g],
-                 beta[k]);
+template <int G, int P>
+LANAS_INLINE void unshuffle_pixels(const ShuffleGradient<float>& gradient, const Tensor& dy,
+                                   const ShuffleRest<float>& rest, int64_t p, Quad* dots) {
+  const int members = gradient.first.c, terms = int(gradient.x.size());
+  for (int m = 0; m < members; m += 4) {
+    Quad of[P][4];
+#pragma GCC unroll 4
+    for (int r = 0; r < P; ++r) {
+      const float* from = dy.pixel(p + r) + m * G;
+      ask_ahead<0>(dy, dy.pixel(p + r) + m, m);
+      const Quad a = load(from), b = load(from + 4);
+      Quads whole;
+      if constexpr (G == 4)
+        whole = transpose(a, b, load(from + 8), load(from + 12));
+      else
+        whole = {{__builtin_shuffle(a, b, Lanes{0, 2, 4, 6}), __builtin_shuffle(a, b, Lanes{1, 3, 5, 7})}};
+      for (int g = 0; g < G; ++g) of[r][g] = whole.of[g];
+    }
+    const Tensor& to = gradient.first;
+    write_groups<P, 1>(to ? to.pixel(p) + m : nullptr, to.stride, members, of, 0, 1, gradient.beta_first);
+    for (size_t k = 0; k < size_t(terms); ++k) {
+      if (dots) {
+        const float* x = rest.x[k].pixel(p) + m;
+        Quad dot = dots[k];
+#pragma GCC unroll 4
+        for (int r = 0; r < P; ++r, x += rest.x[k].stride) {
+          ask_ahead<0>(rest.x[k], x, m);
+#pragma GCC unroll 4
+          for (int g = 1; g < G; ++g) dot += of[r][g] * load(x + (g - 1) * members);
+        }
+        dots[k] = dot;
       }
+      const Tensor& dx = gradient.x[k];
+      for (int r = 0; dx && r < P; ++r) ask_ahead<1>(dx, dx.pixel(p + r) + m, m);
+      write_groups<P, G - 1>(dx ? dx.pixel(p) + m : nullptr, dx.stride, members, of, 1,
+                             rest.weights ? rest.weights[k] : 1.0f, gradient.beta[k]);
+    }
   }
+}
+
+// pixels(count, p) over [begin, end): kTogether at a time, the last ones alone.
+template <class Pixels>
+LANAS_INLINE void for_pixels(int64_t begin, int64_t end, Pixels pixels) {
+  int64_t p = begin;
+  for (; p + kTogether <= end; p += kTogether) pixels(std::integral_constant<int, kTogether>(), p);
+  for (; p < end; ++p) pixels(std::integral_constant<int, 1>(), p);
 }
 
 // body(first pixel, one behind the last) of every part.
@@ -120,12 +164,9 @@ void with_groups(int groups, Body body) {
 void channel_shuffle_forward(Tensor y, Tensor first, const ShuffleRest<float>& rest) {
   with_groups(y.c / first.c, [=](auto groups) {
     for_parts(y.pixels(), [=](int64_t begin, int64_t end) {
-      Pointers x(rest.x, begin);
-      for (int64_t p = begin; p < end; ++p, x.next(rest.x)) {
-        ask_ahead<1>(y.pixel(p), y);
-        for (size_t k = 0; k < rest.x.size(); ++k) ask_ahead<0>(x.at[k], rest.x[k]);
-        shuffle_pixel<groups()>(y.pixel(p), first.pixel(p), x, int(rest.x.size()), rest.weights, first.c);
-      }
+      for_pixels(begin, end, [&](auto count, int64_t p) {
+        shuffle_pixels<groups(), count()>(y, first, rest.x, rest.weights, p);
+      });
     });
   });
 }
@@ -135,19 +176,10 @@ void channel_shuffle_backward(const ShuffleGradient<float>& gradient, Tensor dy,
   const int terms = int(gradient.x.size());
   with_groups(dy.c / gradient.first.c, [=](auto groups) {
     for_parts(dy.pixels(), [=](int64_t begin, int64_t end) {
-      Pointers x(partials ? rest.x : std::span<const Tensor>(), begin), dx(gradient.x, begin);
       Quad dots[kShuffleTerms] = {};
-      for (int64_t p = begin; p < end; ++p, dx.next(gradient.x)) {
-        ask_ahead<0>(dy.pixel(p), dy);
-        for (int k = 0; k < terms; ++k) {
-          ask_ahead<1>(dx.at[k], gradient.x[size_t(k)]);
-          if (partials) ask_ahead<0>(x.at[k], rest.x[size_t(k)]);
-        }
-        unshuffle_pixel<groups()>(gradient.first ? gradient.first.pixel(p) : nullptr, gradient.beta_first, dx,
-                                  gradient.beta.data(), x, terms, rest.weights, dy.pixel(p), gradient.first.c,
-                                  partials ? dots : nullptr);
-        if (partials) x.next(rest.x);
-      }
+      for_pixels(begin, end, [&](auto count, int64_t p) {
+        unshuffle_pixels<groups(), count()>(gradient, dy, rest, p, partials ? dots : nullptr);
+      });
       for (int k = 0; partials && k < terms; ++k) {
         const Quad sum = dots[k];
         partials[begin / kShufflePart * terms + k] = double(sum[0]) + sum[1] + sum[2] + sum[3];
