@@ -1,9 +1,8 @@
 // pool2d.cu -- max and average pooling, separably: first along each row of x (kernel taps at every column of
 // stride 1), then down the rows of a window; the columns that the stride keeps are picked at the end. All
 // loops run along flat rows of pixels x channels, and the few rows at work stand in rings that stay in L1.
-// The first maximum in row-major order is the leftmost of its row in the topmost row that has the maximum, so
-// max backward splits the same way: window -> row of the window -> column of the row. Max forward goes down
-// the rows first, which needs no ring of maxima. Device: pool2d.cuh.
+// Max forward goes down the rows first, which needs no ring of maxima; max backward looks at whole windows.
+// Device: pool2d.cuh.
 #include <limits>
 #include <type_traits>
 
@@ -117,17 +116,16 @@ LANAS_INLINE bool same_factors(const Geometry& g, int oy) {  // as row oy - 1
   return oy > 0 && (oy - 1) * g.stride >= g.padding && oy * g.stride - g.padding + g.kernel <= g.h;
 }
 
-// maxima[u] = max over s of row[u + s], code[u] = the first s that has it.
+// code[i] = the first tap of the window at i, in row-major order, that has its maximum.
 template <class T, class Kernel>
-LANAS_INLINE void row_maxima(T* maxima, T* code, const T* row, int count, int c, Kernel kernel) {
+LANAS_INLINE void first_maxima(T* code, const Rows<T>& rows, int count, int c, Kernel kernel) {
   for_flat(count, [=](int i) {
-    T best = row[i], where = 0;
-    for (int s = 1; s < kernel; ++s) {
-      const T value = row[s * c + i];
-      where = value > best ? T(s) : where;
+    T best = rows.at[0][i], where = 0;
+    for (int tap = 1; tap < kernel * kernel; ++tap) {
+      const T value = rows.at[tap / kernel][tap % kernel * c + i];
+      where = value > best ? T(tap) : where;
       best = value > best ? value : best;
     }
-    maxima[i] = best;
     code[i] = where;
   });
 }
@@ -191,54 +189,41 @@ LANAS_INLINE void max_forward_rows(const View<T>& y, const View<T>& x, int64_t n
   }
 }
 
+// A pixel gets the gradients of those windows around it whose first maximum it is.
 template <class T, class Kernel>
 LANAS_INLINE void max_backward_image(const View<T>& dx, const View<T>& dy, const View<T>& x, int64_t n,
                                      T beta, const Geometry& g, Kernel kernel) {
-  const int width = g.columns(), spread = g.spread(), c = g.c;
-  Scratch<T> padded(g.padded()), maxima(g.kernel * width), outside(width), buffer(g.w * c);
-  Scratch<T> columns(g.kernel * spread), windows(g.kernel * width), gradients(g.kernel * width), none(width),
-      row_gradient(spread);
-  std::fill_n(outside.get(), width, -std::numeric_limits<T>::infinity());
-  std::fill_n(columns.get(), g.kernel * spread, T(0));  // also the room around the positions, and unread rows
-  std::fill_n(gradients.get(), g.kernel * width, T(0));  // zero where the stride has no window
-  std::fill_n(none.get(), width, T(0));
-  std::fill_n(row_gradient.get(), spread, T(0));
+  const int padded = g.padded(), spread = g.spread(), c = g.c;
+  Scratch<T> ring(g.kernel * padded), outside(padded), buffer(g.w * c);
+  Scratch<T> codes(g.kernel * spread), gradients(g.kernel * spread), none(spread);
+  std::fill_n(outside.get(), padded, -std::numeric_limits<T>::infinity());
+  std::fill_n(codes.get(), g.kernel * spread, T(0));      // also the room around the positions
+  std::fill_n(gradients.get(), g.kernel * spread, T(0));  // zero where the stride has no window
+  std::fill_n(none.get(), spread, T(0));
   int next = 0, oy = 0;
   for (int iy = 0; iy < g.h; ++iy) {
     for (; oy < g.oh && oy * g.stride <= iy + g.padding; ++oy) {
-      for (; next < g.rows_needed(oy); ++next) {
-        pad_row(padded.get(), x, n, next, g, -std::numeric_limits<T>::infinity());
-        const int slot = next % g.kernel;
-        row_maxima(maxima.get() + slot * width, columns.get() + slot * spread + g.origin(), padded.get(),
-                   width, c, kernel);
-      }
-      const Rows<T> rows = window_rows<T>(maxima.get(), width, outside.get(), g, oy);
-      T* code = windows.get() + (oy % g.kernel) * width;
-      for_flat(width, [=](int i) {
-        T best = rows.at[0][i], where = 0;
-        for (int r = 1; r < kernel; ++r) {
-          where = rows.at[r][i] > best ? T(r) : where;
-          best = rows.at[r][i] > best ? rows.at[r][i] : best;
+      for (; next < g.rows_needed(oy); ++next)
+        pad_row(ring.get() + next % g.kernel * padded, x, n, next, g, -std::numeric_limits<T>::infinity());
+      Rows<T> rows = window_rows<T>(ring.get(), padded, outside.get(), g, oy);
+      const int slot = oy % g.kernel * spread + g.origin();
+      if (g.stride == 1 || c < 16) {
+        first_maxima(codes.get() + slot, rows, g.columns(), c, kernel);
+      } else {
+        for (int i = 0; i < g.ow * g.stride * c; i += g.stride * c) {
+          first_maxima(codes.get() + slot + i, rows, c, c, kernel);
+          for (int r = 0; r < kernel; ++r) rows.at[r] += g.stride * c;
         }
-        code[i] = where;
-      });
-      copy_pixels<T>(gradients.get() + (oy % g.kernel) * width, int64_t{g.stride} * c, dy.at(int(n), oy, 0),
-                     dy.stride, g.ow, c);
+      }
+      copy_pixels<T>(gradients.get() + slot, int64_t{g.stride} * c, dy.at(int(n), oy, 0), dy.stride, g.ow, c);
     }
-    const Rows<T> codes = holding_rows<T>(windows.get(), width, none.get(), g, iy);
-    const Rows<T> taken = holding_rows<T>(gradients.get(), width, none.get(), g, iy);
-    T* gradient = row_gradient.get() + g.origin();
-    for_flat(width, [=](int i) {
-      T sum = 0;
-      for (int r = 0; r < kernel; ++r) sum += codes.at[r][i] == T(r) ? taken.at[r][i] : T(0);
-      gradient[i] = sum;
-    });
-    const T *code = columns.get() + (iy % g.kernel) * spread, *from = row_gradient.get();
+    const Rows<T> code = holding_rows<T>(codes.get(), spread, none.get(), g, iy);
+    const Rows<T> taken = holding_rows<T>(gradients.get(), spread, none.get(), g, iy);
     add_row(dx, n, iy, buffer.get(), beta, [=](int i) {
       T sum = 0;
-      for (int s = 0; s < kernel; ++s) {
-        const int at = (kernel - 1 - s) * c + i;
-        sum += code[at] == T(s) ? from[at] : T(0);
+      for (int tap = 0; tap < kernel * kernel; ++tap) {
+        const int r = tap / kernel, at = (kernel - 1 - tap % kernel) * c + i;
+        sum += code.at[r][at] == T(tap) ? taken.at[r][at] : T(0);
       }
       return sum;
     });
