@@ -22,7 +22,7 @@ struct Direct {
   int rows, pitch;   // padded rows of a tile, floats from one to the next
   int tiles, items;  // of an image, of all
   int chunks;
-  float *table, *zeros;  // [kh][kw * cin][cout], [cout]
+  float* table;  // [kh][kw * cin][cout]
   char* base;
   size_t chunk_bytes;
 
@@ -32,7 +32,7 @@ struct Direct {
     pitch = round_up((x.w + 2 * padding) * x.c, kMaxLanes);
     tiles = (y.h + kTileRows - 1) / kTileRows, items = y.n * tiles;
     chunks = std::min(items, kMaxChunks);
-    table = carver.take<float>(size_t(w.size())), zeros = carver.take<float>(size_t(w.n));
+    table = carver.take<float>(size_t(w.size()));
     Carver one(nullptr);
     carve(one);
     chunk_bytes = one.used();
@@ -83,13 +83,51 @@ struct Direct {
   }
 };
 
+// One row of y, V vectors of its channels from w's first on, P pixels at a time, all kernel rows at once; in:
+// the padded row of the first kernel row. Returns the pixels done.
+template <int W, int P, int V>
+LANAS_INLINE int forward_row(const Direct& d, float* out, int out_stride, const float* in, int pixels,
+                             const float* w) {
+  const int step = d.stride * d.x.c;
+  int p = 0;
+  for (; p + P <= pixels; p += P, in += P * step, out += P * out_stride) {
+    Vec<W> acc[P][V] = {};
+    const float *x[P], *wi = w;
+#pragma GCC unroll 8
+    for (int r = 0; r < P; ++r) x[r] = opaque(in + r * step);
+    for (int ky = 0; ky < d.w.h; ++ky)
+      for (int i = ky * d.pitch; i < ky * d.pitch + d.taps; ++i, wi += d.y.c) {
+        Vec<W> b[V];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) b[v] = in_register(load<W>(wi + v * W));
+#pragma GCC unroll 8
+        for (int r = 0; r < P; ++r)
+#pragma GCC unroll 4
+          for (int v = 0; v < V; ++v) acc[r][v] += x[r][i] * b[v];
+      }
+#pragma GCC unroll 8
+    for (int r = 0; r < P; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) store<W>(out + r * out_stride + v * W, acc[r][v]);
+  }
+  return p;
+}
+
 template <int W>
 void forward(const Direct& d, const Tensor& y, const Tensor& x) {
   d.for_each_tile<W>(x, [&](const Chunk& mine, int n, int oy, int count) {
-    const Rows out = Direct::outputs(y, n, oy, count);
-    for (int ky = 0; ky < d.w.h; ++ky)
-      product<W, false>(out, d.inputs(mine, ky, count), y.w, d.taps, d.table + ky * d.taps * y.c, y.c,
-                        d.zeros, nullptr, nullptr, ky > 0);
+    isolated<W>([&, n, oy, count]() LANAS_LAMBDA {
+      for_blocks<W, false>(y.c, 3, [&](auto lanes, auto vectors, auto, int j) LANAS_LAMBDA {
+        constexpr int L = decltype(lanes)::value, V = decltype(vectors)::value;
+        for (int r = 0; r < count; ++r) {
+          float* const out = y.at(n, oy + r, 0) + j;
+          const float* const in = mine.padded + ptrdiff_t(r * d.stride) * d.pitch;
+          const int done = forward_row<L, kPixels<W, V>, V>(d, out, y.stride, in, y.w, d.table + j);
+          forward_row<L, 1, V>(d, out + done * y.stride, y.stride, in + done * d.stride * x.c, y.w - done,
+                               d.table + j);
+        }
+      });
+    });
   });
 }
 
@@ -126,7 +164,6 @@ void conv2d_direct_forward(Tensor y, Tensor x, Tensor w, int stride, int padding
   const int depth = d.w.h * d.taps;
   for (int i = 0; i < depth; ++i)
     for (int o = 0; o < y.c; ++o) d.table[i * y.c + o] = w.data[o * depth + i];
-  std::fill_n(d.zeros, y.c, 0.0f);
   with_lanes([&](auto lanes) { forward<decltype(lanes)::value>(d, y, x); });
 }
 
