@@ -64,9 +64,10 @@ struct SeparableUnit {
   Normalised out = {};
 };
 std::vector<Normalised> separable_convs(Tape& tape, const std::vector<SeparableUnit>& units);
-// One unit for inference with batch norm folded into weights and bias; adds to `accumulate_into` when given.
-Var separable_conv_inference(Tape& tape, Var x, Separable unit, Var bias, Var out = {},
-                             bool accumulate = false, bool relu = true);
+// One unit for inference with batch norm folded into weights and bias. added: to be added, where given; it
+// may be `out`, which an op before this one has written.
+Var separable_conv_inference(Tape& tape, Var x, Separable unit, Var bias, Var out = {}, Var added = {},
+                             bool relu = true);
 
 // Pooling
 Var max_pool(Tape& tape, Var x, int kernel, int stride, int padding, Var out = {});

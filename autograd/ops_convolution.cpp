@@ -254,13 +254,12 @@ Normalised separable_conv(Tape& tape, Normalised x, Separable unit, RunningMomen
   return separable_convs(tape, {{x, unit, running, out}})[0];
 }
 
-Var separable_conv_inference(Tape& tape, Var x, Separable unit, Var bias, Var out, bool accumulate,
-                             bool relu) {
+Var separable_conv_inference(Tape& tape, Var x, Separable unit, Var bias, Var out, Var added, bool relu) {
   const SeparableConv<float> op = shapes_only(tape, unit);
   const Shape xs = tape.shape(x), ys = op.output_shape(xs);
   CHECK(op.pointwise.c == xs.c, "separable_conv_inference: weights of ", op.pointwise.c,
         " channels do not fit x ", xs);
-  CHECK(out || !accumulate, "separable_conv_inference: nothing to accumulate into");
+  const bool accumulate = added && added == out;
   out = output_or_new(tape, "separable_conv_inference", out, ys);
   std::vector<Var> vars;
   SeparableInputs at;
@@ -268,16 +267,18 @@ Var separable_conv_inference(Tape& tape, Var x, Separable unit, Var bias, Var ou
   at.depthwise = add(vars, unit.depthwise);
   at.pointwise = add(vars, unit.pointwise);
   at.bias = add(vars, bias);
+  const int addend = accumulate ? -1 : add(vars, added);
   const Stream most, one(tape.device(), 1);
   tape.record({.name = "separable_conv_inference",
                .inputs = vars,
                .outputs = {out},
                .saved = {},
                .forward =
-                   [at, unit, accumulate, relu](Run& run) {
+                   [=](Run& run) {
+                     const Tensor more = accumulate ? run.out(0) : addend >= 0 ? run.in(addend) : Tensor();
                      separable_conv_inference(run.stream, bind(run, at, unit, relu), run.out(0), run.in(0),
-                                              at.bias >= 0 ? run.in(at.bias).data : nullptr,
-                                              accumulate ? 1.f : 0.f, run.scratch());
+                                              at.bias >= 0 ? run.in(at.bias).data : nullptr, more,
+                                              run.scratch());
                    },
                .backward = {},
                .scratch_bytes = std::max(separable_conv_inference_scratch_bytes(most, op, xs),

@@ -35,84 +35,96 @@ class InferenceBuilder {
   }
 
  private:
-  // Paths without weights are written first, as one sum; convolutions then add to it.
+  // Paths without weights come first: two of them as one sum, a pool alone as the node itself. A state alone
+  // is not copied: the convolution adds it.
   void add_node(const std::string& prefix, const CellGenotype& genotype, int node, const CellPlace& place,
                 const std::vector<Var>& states, Var out) {
+    const auto has_weights = [&](int j) {
+      const OpKind op = genotype[j].op;
+      const bool pool = op == OpKind::max_pool_3x3 || op == OpKind::avg_pool_3x3;
+      return !pool && (op != OpKind::skip_connect || edge_stride(place, genotype[j].input) == 2);
+    };
+    const int first = 2 * node, second = first + 1;
+    const bool both = !has_weights(first) && !has_weights(second);
     std::vector<Var> plain;
-    std::vector<int> convolutions;
-    for (int j = 2 * node; j < 2 * node + 2; ++j) {
-      const CellEdge& edge = genotype[j];
-      const Var x = states[edge.input];
-      const int stride = edge_stride(place, edge.input);
-      if (edge.op == OpKind::max_pool_3x3)
-        plain.push_back(max_pool(tape_, x, 3, stride, 1));
-      else if (edge.op == OpKind::avg_pool_3x3)
-        plain.push_back(avg_pool(tape_, x, 3, stride, 1));
-      else if (edge.op == OpKind::skip_connect && stride == 1)
-        plain.push_back(x);
-      else
-        convolutions.push_back(j);
+    for (int j : {first, second})
+      if (!has_weights(j)) plain.push_back(weightless(genotype[j], place, states, both ? Var() : out));
+    if (both) {
+      sum(tape_, plain, out);
+      return;
     }
-    if (!plain.empty()) sum(tape_, plain, out);
-    bool accumulate = !plain.empty();
-    for (int j : convolutions) {
+    Var added = plain.empty() ? Var() : plain[0];
+    for (int j : {first, second}) {
+      if (!has_weights(j)) continue;
       const CellEdge& edge = genotype[j];
-      convolve(join(prefix, j), edge.op, states[edge.input], edge_stride(place, edge.input), out, accumulate);
-      accumulate = true;
+      convolve(join(prefix, j), edge.op, states[edge.input], edge_stride(place, edge.input), out, added);
+      added = out;
     }
   }
 
-  void convolve(const std::string& name, OpKind op, Var x, int stride, Var out, bool accumulate) {
+  Var weightless(const CellEdge& edge, const CellPlace& place, const std::vector<Var>& states, Var out) {
+    const Var x = states[edge.input];
+    const int stride = edge_stride(place, edge.input);
+    if (edge.op == OpKind::max_pool_3x3) return max_pool(tape_, x, 3, stride, 1, out);
+    if (edge.op == OpKind::avg_pool_3x3) return avg_pool(tape_, x, 3, stride, 1, out);
+    return x;
+  }
+
+  void convolve(const std::string& name, OpKind op, Var x, int stride, Var out, Var added) {
     const int c = tape_.shape(x).c;
-    if (op == OpKind::skip_connect) return reduce(name, x, out, accumulate);
+    if (op == OpKind::skip_connect) return reduce(name, x, out, added);
     const int kernel = op == OpKind::sep_conv_5x5 || op == OpKind::dil_conv_5x5 ? 5 : 3;
     if (op == OpKind::dil_conv_3x3 || op == OpKind::dil_conv_5x5) {
-      unit(name, "", ".bn", x, {c, kernel, stride, 2}, out, accumulate);
+      unit(name, "", ".bn", x, {c, kernel, stride, 2}, out, added);
     } else {
-      const Var half = unit(name, "1", ".bn1", x, {c, kernel, stride}, {}, false);
-      unit(name, "2", ".bn2", half, {c, kernel, 1}, out, accumulate);
+      const Var half = unit(name, "1", ".bn1", x, {c, kernel, stride}, {}, {});
+      unit(name, "2", ".bn2", half, {c, kernel, 1}, out, added);
     }
   }
 
   Var preprocess(const std::string& name, Var x, int c, bool is_reduce) {
-    if (!is_reduce) return pointwise(name + ".conv", name + ".bn", x, {c}, {}, false);
+    if (!is_reduce) return pointwise(name + ".conv", name + ".bn", x, {c}, {}, {});
     const Shape s = tape_.shape(x);
     const Var out = tape_.activation({s.n, s.h / 2, s.w / 2, c});
-    reduce(name, x, out, false);
+    reduce(name, x, out, {});
     return out;
   }
 
-  void reduce(const std::string& name, Var x, Var out, bool accumulate) {
+  void reduce(const std::string& name, Var x, Var out, Var added) {
     const int c = tape_.shape(out).c;
     for (int half = 0; half < 2; ++half) {
+      const auto part = [&](Var of) { return tape_.slice(of, half * c / 2, (half + 1) * c / 2); };
+      const Var to = part(out);
       Separable geometry;
       geometry.stride = 2;
       geometry.offset = half;
-      folded_unit(name + (half ? ".conv2" : ".conv1"), name + ".bn", x, geometry, c / 2,
-                  tape_.slice(out, half * c / 2, (half + 1) * c / 2), accumulate, half * c / 2);
+      folded_unit(name + (half ? ".conv2" : ".conv1"), name + ".bn", x, geometry, c / 2, to,
+                  added == out ? to
+                  : added      ? part(added)
+                               : Var(),
+                  half * c / 2);
     }
   }
 
-  Var pointwise(const std::string& weight, const std::string& bn, Var x, UnitGeometry g, Var out,
-                bool accumulate) {
-    return folded_unit(weight, bn, x, {}, g.cout, out, accumulate, 0);
+  Var pointwise(const std::string& weight, const std::string& bn, Var x, UnitGeometry g, Var out, Var added) {
+    return folded_unit(weight, bn, x, {}, g.cout, out, added, 0);
   }
 
   Var unit(const std::string& name, const char* number, const char* bn, Var x, UnitGeometry g, Var out,
-           bool accumulate) {
+           Var added) {
     Separable geometry;
     geometry.depthwise = copied(name + ".depthwise" + number, {1, g.kernel, g.kernel, tape_.shape(x).c});
     geometry.stride = g.stride;
     geometry.dilation = g.dilation;
-    return folded_unit(name + ".pointwise" + number, name + bn, x, geometry, g.cout, out, accumulate, 0);
+    return folded_unit(name + ".pointwise" + number, name + bn, x, geometry, g.cout, out, added, 0);
   }
 
   Var folded_unit(const std::string& weight, const std::string& bn, Var x, Separable geometry, int cout,
-                  Var out, bool accumulate, int c0) {
+                  Var out, Var added, int c0) {
     const auto [w, bias] = folded(weight, bn, {cout, 1, 1, tape_.shape(x).c}, c0, true);
     geometry.pointwise = w;
     geometry.transposed = true;
-    return separable_conv_inference(tape_, x, geometry, bias, out, accumulate);
+    return separable_conv_inference(tape_, x, geometry, bias, out, added);
   }
 
   // 3x3 convolution with padding 1 and folded batch norm.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/core/parallel.h"
+#include "kernels/ops/elementwise.h"
 #include "kernels/ops/separable_conv.h"
 #include "kernels/ops/separable_conv_backward.cuh"
 #include "kernels/ops/separable_conv_cpu.h"
@@ -181,7 +182,8 @@ void input_gradient(const SeparableConv<T>& op, const SeparableConvGradient<T>& 
 }  // namespace
 
 template <class T>
-void separable_conv_inference(const SeparableConv<T>& op, View<T> y, View<T> x, const T* bias, T beta) {
+void separable_conv_inference(const SeparableConv<T>& op, View<T> y, View<T> x, const T* bias,
+                              View<T> added) {
   std::vector<T> z = activate(op, x);
   std::vector<T> d = depthwise(op, View<T>(z.data(), x.shape()));
   parallel_for(y.pixels(), [&](int64_t p) {
@@ -189,8 +191,7 @@ void separable_conv_inference(const SeparableConv<T>& op, View<T> y, View<T> x, 
       T sum = bias ? bias[j] : T(0);
       for (int c = 0; c < x.c; ++c)
         sum += op.pointwise.data[op.transposed ? c * y.c + j : j * x.c + c] * d[size_t(p * x.c + c)];
-      T& to = y.pixel(p)[j];
-      to = sum + (beta == 0 ? T(0) : beta * to);
+      y.pixel(p)[j] = sum + (added ? added.pixel(p)[j] : T(0));
     }
   });
 }
@@ -198,7 +199,7 @@ void separable_conv_inference(const SeparableConv<T>& op, View<T> y, View<T> x, 
 template <class T>
 void separable_conv_forward(const SeparableConv<T>& op, View<T> y, View<T> x, T* y_mean, T* y_inv_std,
                             T eps) {
-  separable_conv_inference(op, y, x, static_cast<const T*>(nullptr), T(0));
+  separable_conv_inference(op, y, x, static_cast<const T*>(nullptr), View<T>());
   if (!y_mean) return;
   parallel_for(y.c, [&](int64_t j) {
     const double count = double(y.pixels());
@@ -236,7 +237,7 @@ void separable_conv_backward(const SeparableConv<T>& op, const SeparableConvGrad
   template void separable_conv_forward(const SeparableConv<T>&, View<T>, View<T>, T*, T*, T);     \
   template void separable_conv_backward(const SeparableConv<T>&, const SeparableConvGradient<T>&, \
                                         GradientView<T>, View<T>);                                \
-  template void separable_conv_inference(const SeparableConv<T>&, View<T>, View<T>, const T*, T);
+  template void separable_conv_inference(const SeparableConv<T>&, View<T>, View<T>, const T*, View<T>);
 LANAS_INSTANTIATE(float)
 LANAS_INSTANTIATE(double)
 #undef LANAS_INSTANTIATE
@@ -292,13 +293,16 @@ void separable_conv_backward(Stream& stream, const SeparableConv<float>& op,
 }
 
 void separable_conv_inference(Stream& stream, const SeparableConv<float>& op, Tensor y, Tensor x,
-                              const float* bias, float beta, float* scratch) {
+                              const float* bias, Tensor added, float* scratch) {
   check_shapes("separable_conv_inference", op, y.shape(), x.shape());
+  CHECK(!added || added.shape() == y.shape(), "separable_conv_inference: added ", added.shape(), " is not ",
+        y.shape());
   stream.activate();
-  if (stream.device() == Device::cpu) return cpu::separable_conv_inference(op, y, x, bias, beta, scratch);
+  if (stream.device() == Device::cpu) return cpu::separable_conv_inference(op, y, x, bias, added, scratch);
+  if (added && added.data != y.data) copy_scaled(stream, y, added, 1, 0);
   const SeparableConvOutput<float> output{y};
   const SeparableInput input{x};
-  launch_units(stream, {&op, 1}, {&output, 1}, {&input, 1}, bias, beta, 0);
+  launch_units(stream, {&op, 1}, {&output, 1}, {&input, 1}, bias, added ? 1.0f : 0.0f, 0);
 }
 
 size_t separable_conv_forward_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x) {

@@ -94,10 +94,11 @@ void separable_convs_backward(Stream& stream, std::span<const SeparableConv<floa
                               std::span<const GradientView<float>> dys,
                               std::span<const SeparableInput> inputs, float* scratch);
 
-// y = beta*y + unit(x) + bias: batch norms folded by the caller. bias: [cout] or null.
+// y = unit(x) + bias + added: batch norms folded by the caller. bias: [cout] or null; added: empty, y itself
+// or another tensor of its shape.
 // Images are split into rows where the batch is smaller than the thread count.
 void separable_conv_inference(Stream& stream, const SeparableConv<float>& op, Tensor y, Tensor x,
-                              const float* bias, float beta, float* scratch);
+                              const float* bias, Tensor added, float* scratch);
 
 namespace host {  // the definition in plain loops; these allocate. T: float, double
 
@@ -107,7 +108,7 @@ template <class T>
 void separable_conv_backward(const SeparableConv<T>& op, const SeparableConvGradient<T>& gradient,
                              GradientView<T> dy, View<T> x);
 template <class T>
-void separable_conv_inference(const SeparableConv<T>& op, View<T> y, View<T> x, const T* bias, T beta);
+void separable_conv_inference(const SeparableConv<T>& op, View<T> y, View<T> x, const T* bias, View<T> added);
 
 }  // namespace host
 }  // namespace lanas

@@ -32,18 +32,17 @@ namespace {
 
 // taps: the weights of the channels, for each tap of the table.
 void fill_taps(float* table, const Plan& plan, const std::vector<const float*>& taps) {
-  const int c = plan.x.c;
-  for (int phase = 0; phase < plan.period; ++phase)
-    for (const float* weights : taps) {
-      if (c % plan.lanes == 0) {
-        table = std::copy_n(weights + phase * plan.lanes, plan.lanes, table);
-        continue;
-      }
-      for (int l = 0, channel = phase * plan.lanes % c; l < plan.lanes; ++l) {
-        *table++ = weights[channel];
-        channel = channel + 1 == c ? 0 : channel + 1;
-      }
+  const int c = plan.x.c, lanes = plan.lanes;
+  std::vector<float> around(size_t(c + lanes));  // the channels of a vector lie in a row wherever it begins
+  for (size_t tap = 0; tap < taps.size(); ++tap) {
+    std::copy_n(taps[tap], c, around.begin());
+    for (int i = 0; i < lanes; ++i) around[size_t(c + i)] = around[size_t(i)];
+    float* to = table + tap * size_t(lanes);
+    for (int phase = 0, first = 0; phase < plan.period; ++phase, first = (first + lanes) % c) {
+      for (int l = 0; l < lanes; l += 4) store<4>(to + l, load<4>(&around[size_t(first + l)]));
+      to += taps.size() * size_t(lanes);
     }
+  }
 }
 
 }  // namespace
@@ -131,8 +130,7 @@ namespace {
 // One of the units that read one x.
 struct Forward {
   Plan plan;
-  Tensor y, x;
-  float beta = 0;
+  Tensor y, x, added;  // added: to be added, may be y; or empty
   bool statistics = false;
   NormTable norm;
   float *depthwise, *pointwise_table, *bias;
@@ -183,12 +181,13 @@ LANAS_INLINE void pointwise_rows(const Forward& f, const Forward::Thread& t, con
                                  Ahead* ahead) {
   const Plan& plan = f.plan;
   const int width = plan.y.w, cout = plan.y.c;
-  const bool direct = plan.flat ? f.beta == 0 && f.y.packed() && width * cout % W == 0
-                                : (f.beta == 0 || f.beta == 1) && cout == plan.cout_pad;
+  const bool direct = plan.flat ? !f.added && f.y.packed() && width * cout % W == 0 : cout == plan.cout_pad;
   Rows out{{}, d.count, direct ? f.y.stride : plan.flat ? cout : plan.cout_pad};
   for (int r = 0; r < d.count; ++r)
     out.row[r] =
         direct ? f.y.at(n, o + r * plan.step, 0) : t.out + ptrdiff_t(r) * round_up(width * out.stride, W);
+  Rows added{{}, direct && f.added ? d.count : 0, f.added.stride};
+  for (int r = 0; r < added.count; ++r) added.row[r] = f.added.at(n, o + r * plan.step, 0);
   float *sum = t.sums, *square = t.sums + plan.cout_pad;
   if constexpr (W > 4)
     if (plan.flat && cout == 4)
@@ -197,12 +196,13 @@ LANAS_INLINE void pointwise_rows(const Forward& f, const Forward::Thread& t, con
     if (plan.flat && cout == 8)
       flat_product<W, 8, STATS>(out, d, plan.d_vectors(), f.pointwise, f.bias, sum, square);
   if (!plan.flat)
-    product<W, STATS>(out, d, width, plan.x.c, f.pointwise, plan.cout_pad, f.bias, sum, square,
-                      direct && f.beta == 1, ahead);
-  if (!direct)
-    for (int r = 0; r < d.count; ++r)
-      copy_pixels<W>(f.y.at(n, o + r * plan.step, 0), f.y.stride, out.row[r], out.stride, width, cout,
-                     f.beta);
+    product<W, STATS>(out, d, width, plan.x.c, f.pointwise, plan.cout_pad, f.bias, sum, square, added, ahead);
+  for (int r = 0; !direct && r < d.count; ++r) {
+    float* const to = f.y.at(n, o + r * plan.step, 0);
+    if (f.added && f.added.data != f.y.data)
+      copy_pixels<W>(to, f.y.stride, f.added.at(n, o + r * plan.step, 0), f.added.stride, width, cout);
+    copy_pixels<W>(to, f.y.stride, out.row[r], out.stride, width, cout, f.added ? 1 : 0);
+  }
 }
 
 // The weights of a network lie in the order of its ops, those of inference as products read them. One op
@@ -347,11 +347,11 @@ void separable_conv_forward(std::span<const SeparableConv<float>> ops,
 }
 
 void separable_conv_inference(const SeparableConv<float>& op, Tensor y, Tensor x, const float* bias,
-                              float beta, float* scratch) {
+                              Tensor added, float* scratch) {
   Carver carver(scratch);
   Forwards all({&op, 1}, x.shape(), omp_get_max_threads(), carver);
   Forward& f = all.units[0];
-  f.y = y, f.x = x, f.beta = beta;
+  f.y = y, f.x = x, f.added = added;
   run(all, bias);
 }
 

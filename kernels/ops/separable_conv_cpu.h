@@ -15,6 +15,6 @@ void separable_conv_backward(std::span<const SeparableConv<float>> ops,
                              std::span<const SeparableConvGradient<float>> gradients,
                              std::span<const GradientView<float>> dys, Tensor x, float* scratch);
 void separable_conv_inference(const SeparableConv<float>& op, Tensor y, Tensor x, const float* bias,
-                              float beta, float* scratch);
+                              Tensor added, float* scratch);
 
 }  // namespace lanas::cpu

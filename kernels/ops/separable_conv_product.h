@@ -41,14 +41,15 @@ struct RowBlock {
   }
 };
 
-// One row times the columns of a RowBlock, P pixels at a time; returns the pixels done. add: to what out
-// holds. STATS: adds the outputs and their squares to sum and square. MASK: products where mask is not above
-// 0 become 0. STRETCH: each turn asks for a line of ahead's stretch. DEPTH: where not 0, it is depth, and the
-// weights of V = 1 stay in registers.
+// One row times the columns of a RowBlock, P pixels at a time; returns the pixels done. added: what the
+// products are added to, out or another row; null: nothing. STATS: adds the outputs and their squares to sum
+// and square. MASK: products where mask is not above 0 become 0. STRETCH: each turn asks for a line of
+// ahead's stretch. DEPTH: where not 0, it is depth, and the weights of V = 1 stay in registers.
 template <int W, int P, int V, bool QUAD, bool STATS, bool MASK, bool STRETCH, int DEPTH = 0>
 LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in_stride, int pixels,
-                             int depth, const float* w, int w_stride, const float* bias, bool add, float* sum,
-                             float* square, const float* mask, int mask_stride, Ahead* ahead) {
+                             int depth, const float* w, int w_stride, const float* bias, const float* added,
+                             int added_stride, float* sum, float* square, const float* mask, int mask_stride,
+                             Ahead* ahead) {
   using Block = RowBlock<W, V, QUAD>;
   static_assert(DEPTH == 0 || (V == 1 && !QUAD));
   Vec<W> held[DEPTH + 1];
@@ -60,10 +61,9 @@ LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in
     Block acc[P];
 #pragma GCC unroll 8
     for (int r = 0; r < P; ++r) {
-      const float* to = out + r * out_stride;
       acc[r].each([&](auto& a, int j) LANAS_LAMBDA {
         a = load_as(a, bias + j);
-        if (add && !MASK) a += load_as(a, to + j);
+        if (!MASK && added) a += load_as(a, added + r * added_stride + j);
       });
     }
     const float *wi = w, *x[P];
@@ -93,12 +93,13 @@ LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in
       if constexpr (MASK) {
         acc[r].each([&](auto& a, int j) LANAS_LAMBDA {
           a = load_as(a, mask + j) > 0.0f ? a : a - a;
-          if (add) a += load_as(a, to + j);
+          if (added) a += load_as(a, added + r * added_stride + j);
         });
         mask += mask_stride;
       }
       acc[r].each([&](auto& a, int j) LANAS_LAMBDA { store_as(to + j, a); });
     }
+    if (added) added += P * added_stride;
     if constexpr (!STATS) continue;
     Block s, q;
     s.each([&](auto& v, int j) LANAS_LAMBDA { v = load_as(v, sum + j); });
@@ -170,22 +171,24 @@ LANAS_INLINE int product_turns(int width, int pixels) {
 // w: [depth][w_stride], w_stride a multiple of kChannelMultiple; bias, sum, square: [w_stride].
 template <int W, bool STATS, bool MASK, bool STRETCH>
 LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int depth, const float* w,
-                               int w_stride, const float* bias, float* sum, float* square, bool add,
+                               int w_stride, const float* bias, float* sum, float* square, const Rows& added,
                                const Rows& mask, Ahead* ahead) {
-  const bool run = one_run(in, pixels) && one_run(out, pixels) && (!MASK || one_run(mask, pixels));
+  const bool run = one_run(in, pixels) && one_run(out, pixels) && one_run(added, pixels) &&
+                   (!MASK || one_run(mask, pixels));
   const int rows = run ? 1 : out.count;
   if (run) pixels *= out.count;  // short rows cost a third of a product on their own
   for_blocks<W, (W > 4)>(w_stride, 3, [&](auto lanes, auto vectors, auto quad, int j) LANAS_LAMBDA {
     constexpr int L = decltype(lanes)::value, V = decltype(vectors)::value, Q = decltype(quad)::value;
     for (int t = 0; t < rows; ++t) {
       float *to = out.row[t] + j, *s = STATS ? sum + j : nullptr, *q = STATS ? square + j : nullptr;
-      const float *from = in.row[t], *masking = MASK ? mask.row[t] + j : nullptr;
+      const float *from = in.row[t], *masking = MASK ? mask.row[t] + j : nullptr,
+                  *base = added.count > 0 ? added.row[t] + j : nullptr;
       const auto whole = [&](auto count, auto known) LANAS_LAMBDA {
         constexpr int P = decltype(count)::value, kDepth = decltype(known)::value;
         constexpr bool kStretch = STRETCH && kDepth == 0;
-        return product_row<L, P, V, Q, STATS, MASK, kStretch, kDepth>(to, out.stride, from, in.stride, pixels,
-                                                                      depth, w + j, w_stride, bias + j, add,
-                                                                      s, q, masking, mask.stride, ahead);
+        return product_row<L, P, V, Q, STATS, MASK, kStretch, kDepth>(
+            to, out.stride, from, in.stride, pixels, depth, w + j, w_stride, bias + j, base, added.stride, s,
+            q, masking, mask.stride, ahead);
       };
       int done = 0;
       if constexpr (W == 8 && L == 8 && V == 1 && !Q)
@@ -197,24 +200,25 @@ LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int 
       if (done < pixels)
         product_row<L, 1, V, Q, STATS, MASK, false>(
             to + done * out.stride, out.stride, from + done * in.stride, in.stride, pixels - done, depth,
-            w + j, w_stride, bias + j, add, s, q, MASK ? masking + done * mask.stride : nullptr, mask.stride,
-            ahead);
+            w + j, w_stride, bias + j, base ? base + done * added.stride : nullptr, added.stride, s, q,
+            MASK ? masking + done * mask.stride : nullptr, mask.stride, ahead);
     }
   });
 }
 
+// out = in * w + bias + added, which may be out; no rows: nothing.
 template <int W, bool STATS>
 LANAS_INLINE void product(const Rows& out, const Rows& in, int pixels, int depth, const float* w,
-                          int w_stride, const float* bias, float* sum, float* square, bool add = false,
+                          int w_stride, const float* bias, float* sum, float* square, const Rows& added = {},
                           Ahead* ahead = nullptr) {
   if constexpr (!STATS)
     if (ahead && ahead->stretches())
       return isolated<W>([=]() LANAS_LAMBDA {
-        product_rows<W, false, false, true>(out, in, pixels, depth, w, w_stride, bias, nullptr, nullptr, add,
-                                            {}, ahead);
+        product_rows<W, false, false, true>(out, in, pixels, depth, w, w_stride, bias, nullptr, nullptr,
+                                            added, {}, ahead);
       });
   isolated<W>([=]() LANAS_LAMBDA {
-    product_rows<W, STATS, false, false>(out, in, pixels, depth, w, w_stride, bias, sum, square, add, {},
+    product_rows<W, STATS, false, false>(out, in, pixels, depth, w, w_stride, bias, sum, square, added, {},
                                          ahead);
   });
 }
@@ -223,8 +227,8 @@ template <int W>
 LANAS_INLINE void masked_product(const Rows& out, const Rows& mask, const Rows& in, int pixels, int depth,
                                  const float* w, int w_stride, const float* zeros, bool add, Ahead* ahead) {
   isolated<W>([=]() LANAS_LAMBDA {
-    product_rows<W, false, true, false>(out, in, pixels, depth, w, w_stride, zeros, nullptr, nullptr, add,
-                                        mask, ahead);
+    product_rows<W, false, true, false>(out, in, pixels, depth, w, w_stride, zeros, nullptr, nullptr,
+                                        add ? out : Rows{}, mask, ahead);
   });
 }
 

@@ -144,54 +144,65 @@ OpCase node_case(int c, int each) {
           }};
 }
 
-OpCase inference_case(Case t, bool accumulate, bool relu) {
-  return {
-      join("inference ", name(t), accumulate ? " transposed adding" : "", relu ? "" : " linear"),
-      double(t.kernel * t.kernel * t.x.c), [=](CaseBuilder& b) {
-        b.training = false;
-        const Var x = t.pixel_stride > 0 ? b.sliced_input(t.x, t.pixel_stride) : b.input(t.x);
-        Separable u = unit(b, t);
-        u.transposed = accumulate;
-        const Var bias = b.input({1, 1, 1, t.cout});
-        const Var y = separable_conv_inference(b.tape, x, u, bias, {}, false, relu);
-        b.output_without_gradient(accumulate ? separable_conv_inference(b.tape, x, u, {}, y, true, relu) : y);
-      }};
+enum class Adds { nothing, itself, another };
+
+// Adding: of two units the second adds the first one's result, in place or from there.
+OpCase inference_case(Case t, Adds adds, bool relu) {
+  return {join("inference ", name(t),
+               adds == Adds::nothing  ? ""
+               : adds == Adds::itself ? " transposed adding"
+                                      : " transposed adding another",
+               relu ? "" : " linear"),
+          double(t.kernel * t.kernel * t.x.c), [=](CaseBuilder& b) {
+            b.training = false;
+            const Var x = t.pixel_stride > 0 ? b.sliced_input(t.x, t.pixel_stride) : b.input(t.x);
+            Separable u = unit(b, t);
+            u.transposed = adds != Adds::nothing;
+            const Var bias = b.input({1, 1, 1, t.cout});
+            const Var y = separable_conv_inference(b.tape, x, u, bias, {}, {}, relu);
+            const Var more =
+                adds == Adds::nothing
+                    ? y
+                    : separable_conv_inference(b.tape, x, u, {}, adds == Adds::itself ? y : Var(), y, relu);
+            b.output_without_gradient(more);
+          }};
 }
 
-const OpCases separable_cases("separable_conv",
-                              {unit_case({{1, 5, 7, 1}, 1, 3, 1, 1, false, false, 0, 0}),
-                               unit_case({{2, 6, 5, 3}, 5, 3, 2, 1, true, false, 0, 0}),
-                               unit_case({{2, 8, 8, 4}, 4, 5, 1, 2, true, true, 0, 0}),
-                               unit_case({{3, 7, 7, 4}, 16, 3, 1, 2, false, false, 0, 10}),
-                               unit_case({{1, 9, 5, 12}, 12, 5, 2, 1, true, true, 0, 18}),
-                               unit_case({{2, 6, 6, 16}, 16, 3, 1, 1, true, false, 0, 0}),
-                               unit_case({{1, 5, 5, 36}, 36, 3, 2, 2, true, false, 0, 0}),
-                               unit_case({{1, 6, 4, 16}, 70, 1, 1, 1, true, false, 0, 0}),
-                               unit_case({{2, 7, 5, 20}, 24, 1, 2, 1, false, false, 1, 0}),
-                               unit_case({{2, 8, 6, 8}, 4, 1, 2, 1, true, true, 0, 0}),
-                               unit_case({{1, 9, 9, 6}, 2, 7, 1, 1, false, false, 0, 0}),
-                               unit_case({{6, 32, 32, 4}, 4, 3, 1, 1, true, false, 0, 0}),
-                               unit_case({{1, 12, 5, 8}, 8, 5, 1, 1, true, false, 0, 0}),
-                               unit_case({{2, 4, 6, 4}, 36, 3, 1, 2, true, true, 0, 8}),
-                               shared_case({{2, 8, 6, 8}, 8, 5, 1, 1, false, false, 0, 12}),
-                               shared_case({{2, 16, 10, 4}, 4, 5, 2, 1, false, false, 0, 0}),
-                               shared_case({{1, 16, 7, 36}, 12, 5, 2, 1, false, false, 0, 0}),
-                               shared_case({{2, 6, 6, 8}, 8, 5, 1, 1, false, false, 0, 0}),
-                               shared_case({{2, 8, 7, 4}, 4, 5, 2, 1, false, false, 0, 9}),
-                               chain_case({{2, 7, 7, 12}, 12, 3, 2, 1, false, false, 0, 0}),
-                               chain_case({{3, 5, 5, 4}, 4, 5, 1, 1, false, false, 0, 9}),
-                               edge_case({{2, 6, 6, 4}, 4, 3, 1, 1, false, false, 0, 16}),
-                               edge_case({{2, 6, 5, 16}, 16, 5, 2, 1, false, false, 0, 64}),
-                               edge_case({{1, 7, 5, 3}, 3, 3, 1, 2, false, false, 0, 0}),
-                               edge_case({{1, 5, 5, 36}, 36, 3, 1, 1, false, false, 0, 40}),
-                               skips_case({2, 8, 6, 8}),
-                               skips_case({1, 4, 6, 6}),
-                               node_case(4, 2),
-                               node_case(3, 2),
-                               node_case(4, 11),
-                               inference_case({{1, 6, 6, 16}, 16, 3, 1, 1, false, false, 0, 0}, false, true),
-                               inference_case({{2, 5, 5, 12}, 36, 5, 1, 2, false, false, 0, 17}, true, true),
-                               inference_case({{1, 7, 5, 3}, 6, 3, 1, 1, false, false, 0, 0}, true, false)});
+const OpCases separable_cases(
+    "separable_conv", {unit_case({{1, 5, 7, 1}, 1, 3, 1, 1, false, false, 0, 0}),
+                       unit_case({{2, 6, 5, 3}, 5, 3, 2, 1, true, false, 0, 0}),
+                       unit_case({{2, 8, 8, 4}, 4, 5, 1, 2, true, true, 0, 0}),
+                       unit_case({{3, 7, 7, 4}, 16, 3, 1, 2, false, false, 0, 10}),
+                       unit_case({{1, 9, 5, 12}, 12, 5, 2, 1, true, true, 0, 18}),
+                       unit_case({{2, 6, 6, 16}, 16, 3, 1, 1, true, false, 0, 0}),
+                       unit_case({{1, 5, 5, 36}, 36, 3, 2, 2, true, false, 0, 0}),
+                       unit_case({{1, 6, 4, 16}, 70, 1, 1, 1, true, false, 0, 0}),
+                       unit_case({{2, 7, 5, 20}, 24, 1, 2, 1, false, false, 1, 0}),
+                       unit_case({{2, 8, 6, 8}, 4, 1, 2, 1, true, true, 0, 0}),
+                       unit_case({{1, 9, 9, 6}, 2, 7, 1, 1, false, false, 0, 0}),
+                       unit_case({{6, 32, 32, 4}, 4, 3, 1, 1, true, false, 0, 0}),
+                       unit_case({{1, 12, 5, 8}, 8, 5, 1, 1, true, false, 0, 0}),
+                       unit_case({{2, 4, 6, 4}, 36, 3, 1, 2, true, true, 0, 8}),
+                       shared_case({{2, 8, 6, 8}, 8, 5, 1, 1, false, false, 0, 12}),
+                       shared_case({{2, 16, 10, 4}, 4, 5, 2, 1, false, false, 0, 0}),
+                       shared_case({{1, 16, 7, 36}, 12, 5, 2, 1, false, false, 0, 0}),
+                       shared_case({{2, 6, 6, 8}, 8, 5, 1, 1, false, false, 0, 0}),
+                       shared_case({{2, 8, 7, 4}, 4, 5, 2, 1, false, false, 0, 9}),
+                       chain_case({{2, 7, 7, 12}, 12, 3, 2, 1, false, false, 0, 0}),
+                       chain_case({{3, 5, 5, 4}, 4, 5, 1, 1, false, false, 0, 9}),
+                       edge_case({{2, 6, 6, 4}, 4, 3, 1, 1, false, false, 0, 16}),
+                       edge_case({{2, 6, 5, 16}, 16, 5, 2, 1, false, false, 0, 64}),
+                       edge_case({{1, 7, 5, 3}, 3, 3, 1, 2, false, false, 0, 0}),
+                       edge_case({{1, 5, 5, 36}, 36, 3, 1, 1, false, false, 0, 40}),
+                       skips_case({2, 8, 6, 8}),
+                       skips_case({1, 4, 6, 6}),
+                       node_case(4, 2),
+                       node_case(3, 2),
+                       node_case(4, 11),
+                       inference_case({{1, 6, 6, 16}, 16, 3, 1, 1, false, false, 0, 0}, Adds::nothing, true),
+                       inference_case({{2, 5, 5, 12}, 36, 5, 1, 2, false, false, 0, 17}, Adds::itself, true),
+                       inference_case({{2, 5, 6, 8}, 8, 3, 1, 1, false, false, 0, 0}, Adds::another, true),
+                       inference_case({{1, 7, 5, 3}, 6, 3, 1, 1, false, false, 0, 0}, Adds::itself, false)});
 
 }  // namespace
 }  // namespace lanas::test

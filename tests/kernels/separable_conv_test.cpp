@@ -235,7 +235,12 @@ TEST_P(SeparableConvIsa, InferenceMatchesDouble) {
     c.n = 1;
     SCOPED_TRACE(join(c));
     Unit<float> f(c, random);
+    f.y.randomize(random);
     Unit<double> d = f.as<double>();
+    TestTensor<float> other(f.out, c.cout + c.gap / 2);
+    other.randomize(random);
+    TestTensor<double> other_double = other.as<double>();
+    const int adds = random.below(3);  // nothing, y, another tensor
     std::vector<float> bias = random_vector<float>(c.cout, random);
     std::vector<double> bias_double = convert<double>(bias);
     const bool biased = c.cin % 3 != 0;
@@ -244,9 +249,14 @@ TEST_P(SeparableConvIsa, InferenceMatchesDouble) {
     SeparableConv<float> op = f.op();
     op.transposed = expected.transposed = random.below(2) == 0;  // one and the same numbers, read otherwise
     host::separable_conv_inference(expected, d.y.view(), d.x.view(), biased ? bias_double.data() : nullptr,
-                                   c.beta);
+                                   adds == 0   ? View<double>()
+                                   : adds == 1 ? d.y.view()
+                                               : other_double.view());
     separable_conv_inference(
-        stream, op, f.y, f.x, biased ? bias.data() : nullptr, float(c.beta),
+        stream, op, f.y, f.x, biased ? bias.data() : nullptr,
+        adds == 0   ? Tensor()
+        : adds == 1 ? f.y.view()
+                    : other.view(),
         scratch_of(memory, separable_conv_inference_scratch_bytes(stream, op, f.x.shape())));
     EXPECT_TRUE(compare(f.y, d.y, 1e-6));
     EXPECT_TRUE(f.y.gaps_untouched());
