@@ -245,7 +245,7 @@ std::vector<Normalised> separable_convs(Tape& tape, const std::vector<SeparableU
                .backward = [group](Run& run) { group.backward(run); },
                .scratch_bytes = scratch,
                .leaves_factors = normalised,
-               .takes_factors = true,
+               .takes_factors = 1,
                .macs = macs});
   return results;
 }

@@ -12,6 +12,8 @@
 namespace lanas {
 namespace {
 
+constexpr int kMostReaders = 16;  // whose factors a pool takes, on the cpu
+
 using PoolForward = void (*)(Stream&, Tensor y, Tensor x, int kernel, int stride, int padding);
 
 Var record_pool(Tape& tape, const char* name, Var x, int kernel, int stride, int padding, Var out,
@@ -27,7 +29,8 @@ Var record_pool(Tape& tape, const char* name, Var x, int kernel, int stride, int
        .outputs = {y},
        .saved = std::move(saved),
        .forward = [=](Run& run) { forward(run.stream, run.out(0), run.in(0), kernel, stride, padding); },
-       .backward = std::move(backward)});
+       .backward = std::move(backward),
+       .takes_factors = tape.device() == Device::cpu ? kMostReaders : 0});
   return y;
 }
 
@@ -93,14 +96,14 @@ Var normalise(Tape& tape, Var x, Norm norm, Var out, bool accumulate) {
 
 Var max_pool(Tape& tape, Var x, int kernel, int stride, int padding, Var out) {
   return record_pool(tape, "max_pool", x, kernel, stride, padding, out, max_pool_forward, {x}, [=](Run& run) {
-    max_pool_backward(run.stream, run.grad_in(0), run.grad_out(0), run.in(0), kernel, stride, padding,
+    max_pool_backward(run.stream, run.grad_in(0), run.gradients(0), run.in(0), kernel, stride, padding,
                       run.beta(0));
   });
 }
 
 Var avg_pool(Tape& tape, Var x, int kernel, int stride, int padding, Var out) {
   return record_pool(tape, "avg_pool", x, kernel, stride, padding, out, avg_pool_forward, {}, [=](Run& run) {
-    avg_pool_backward(run.stream, run.grad_in(0), run.grad_out(0), kernel, stride, padding, run.beta(0));
+    avg_pool_backward(run.stream, run.grad_in(0), run.gradients(0), kernel, stride, padding, run.beta(0));
   });
 }
 

@@ -22,7 +22,6 @@ Plan::Plan(const Tape& tape, PlanOptions options, std::shared_ptr<Workspace> wor
     : tape_(tape), options_(std::move(options)), workspace_(std::move(workspace)) {
   values_.resize(tape_.values());
   grads_.resize(tape_.values());
-  factors_.resize(tape_.values());
   factored_.resize(tape_.values());
   choose_forward();
   if (options_.loss) choose_backward();
@@ -87,23 +86,26 @@ void Plan::mark_dependent() {
   }
 }
 
-// Of which values the gradient is left as factors: the one that reads a value leaves them, the one that wrote
-// it takes them, and both know it whole.
+// Of which values the gradient is left as factors: all that read a value leave them, the one that wrote it
+// takes so many, and all know it whole.
 void Plan::mark_factors() {
-  std::vector<int> readers(size_t(tape_.values()), 0);
-  std::vector<char> takes(size_t(tape_.values()), 0);
+  std::vector<int> readers(size_t(tape_.values()), 0), takes(size_t(tape_.values()), 0);
   for (int s = 0; s < forward_steps_; ++s) {
     const Op& op = tape_.ops()[steps_[s].op];
-    for (Var v : op.inputs) ++readers[tape_.value(v).base];
+    for (Var v : op.inputs)
+      if (op.backward) ++readers[tape_.value(v).base];
     for (Var v : op.outputs) takes[v.id] = op.takes_factors;
   }
   for (int s = 0; s < forward_steps_; ++s) {
     const Op& op = tape_.ops()[steps_[s].op];
     for (Var v : op.leaves_factors)
-      if (depends(v) && takes[v.id] && tape_.value(v).base == v.id && readers[v.id] == 1 &&
-          !contains(options_.wanted_inputs, v))
-        factored_[v.id] = op.factors_of_output ? op.outputs[0] : v;
+      if (depends(v) && tape_.value(v).base == v.id && readers[v.id] <= takes[v.id] &&
+          (op.factors_of_output || readers[v.id] == 1) && !contains(options_.wanted_inputs, v) &&
+          std::count(op.inputs.begin(), op.inputs.end(), v) == 1)
+        factored_[v.id].push_back({steps_[s].op, op.factors_of_output ? op.outputs[0] : v, {}});
   }
+  for (size_t id = 0; id < factored_.size(); ++id)
+    if (int(factored_[id].size()) != readers[id]) factored_[id].clear();
 }
 
 void Plan::choose_backward() {
@@ -135,6 +137,12 @@ void Plan::choose_backward() {
     }
     steps_.push_back(std::move(step));
   }
+  const auto runs = [&](const Factored& part) {  // or no gradient reaches its outputs
+    return std::any_of(steps_.begin() + forward_steps_, steps_.end(),
+                       [&](const Step& step) { return step.op == part.op; });
+  };
+  for (std::vector<Factored>& parts : factored_)
+    std::erase_if(parts, [&](const Factored& p) { return !runs(p); });
 }
 
 void Plan::live(Slot& slot, Var v, int step) {
@@ -154,11 +162,12 @@ void Plan::find_lifetimes() {
   };
   auto grad_slot = [&](Var v, int s) {
     if (tape_.value(v).role == Tape::Role::parameter) return;
-    const Var g = factored_[v.id] ? factored_[v.id] : v;
-    live(grads_[tape_.value(g).base], g, s);
-    if (!factored_[v.id]) return;
-    live(factors_[v.id], v, s), value_slot(v, s);
-    factors_[v.id].bytes = align_up(3 * sizeof(float) * size_t(tape_.shape(v).c));
+    if (!factored(v)) return live(grads_[tape_.value(v).base], v, s);
+    value_slot(v, s);
+    for (Factored& part : factored_[v.id]) {
+      live(grads_[tape_.value(part.gradient).base], part.gradient, s), live(part.factors, v, s);
+      part.factors.bytes = align_up(3 * sizeof(float) * size_t(tape_.shape(v).c));
+    }
   };
   for (int s = 0; s < end; ++s) {
     Step& step = steps_[s];
@@ -207,9 +216,12 @@ void Plan::assign_memory() {
   find_lifetimes();
   share_in_place();
   std::vector<Slot*> slots;
-  for (std::vector<Slot>* group : {&values_, &grads_, &factors_})
+  for (std::vector<Slot>* group : {&values_, &grads_})
     for (Slot& slot : *group)
       if (slot.birth >= 0 && !slot.in_place) slots.push_back(&slot);
+  for (std::vector<Factored>& parts : factored_)
+    for (Factored& part : parts)
+      if (part.factors.birth >= 0) slots.push_back(&part.factors);
   for (Step& step : steps_)
     if (step.scratch.birth >= 0) slots.push_back(&step.scratch);
   std::stable_sort(slots.begin(), slots.end(), [](Slot* a, Slot* b) { return a->bytes > b->bytes; });
@@ -229,10 +241,6 @@ void Plan::assign_memory() {
   }
   for (size_t id = 0; id < grads_.size(); ++id)
     if (grads_[id].in_place) grads_[id].offset = values_[id].offset;
-}
-
-float* Plan::resolve_factors(Var v) const {
-  return factored_[v.id] ? reinterpret_cast<float*>(bound_ + factors_[v.id].offset) : nullptr;
 }
 
 std::vector<Tensor> Plan::resolve(const std::vector<Range>& ranges) const {
@@ -273,16 +281,20 @@ void Plan::bind() {
                             tape_.value(v).role == Tape::Role::input;
       step.in.push_back(readable ? resolve(v, false) : Tensor(nullptr, tape_.shape(v)));
       const bool wanted = step.backward && step.wants[i];
-      step.factors_in.push_back(wanted ? resolve_factors(v) : nullptr);
+      float* factors = nullptr;
+      for (const Factored& part : factored_[v.id])
+        if (wanted && part.op == step.op) factors = resolve(part);
+      step.factors_in.push_back(factors);
       step.grad_in.push_back(wanted && writes_gradient(v) ? resolve(v, true) : Tensor{});
     }
     for (Var v : op.outputs) {
       step.out.push_back(!step.backward || contains(op.saved, v) ? resolve(v, false)
                                                                  : Tensor(nullptr, tape_.shape(v)));
-      if (step.backward && factored_[v.id])
-        step.grad_out.push_back({resolve(factored_[v.id], true), resolve(v, false), resolve_factors(v)});
-      else
-        step.grad_out.push_back(step.backward ? resolve(v, true) : Tensor{});
+      std::vector<GradientView<float>>& gradients = step.grad_out.emplace_back();
+      for (const Factored& part : factored_[v.id])
+        if (step.backward)
+          gradients.emplace_back(resolve(part.gradient, true), resolve(v, false), resolve(part));
+      if (gradients.empty()) gradients.push_back(step.backward ? resolve(v, true) : Tensor{});
     }
     step.fills = resolve(step.zero_fills);
   }

@@ -54,8 +54,8 @@ class Plan {
   int steps() const { return int(steps_.size()); }
   int forward_steps() const { return forward_steps_; }
   const Op& op(int step) const { return tape_.ops()[steps_[step].op]; }
-  bool factored(Var v) const { return bool(factored_[v.id]); }  // is v's gradient left as factors
-  bool writes_gradient(Var v) const { return !factored(v) || factored_[v.id] == v; }
+  int factored(Var v) const { return int(factored_[v.id].size()); }  // by how many ops as factors
+  bool writes_gradient(Var v) const { return !factored(v) || factored_[v.id][0].gradient == v; }
   void run_step(Stream& stream, int step);
   void bind();  // resolves addresses; called by forward and backward when the workspace has moved
 
@@ -64,6 +64,11 @@ class Plan {
     size_t bytes = 0, offset = 0;
     int birth = -1, death = -1;  // steps, inclusive; birth -1: not in the workspace
     bool in_place = false;       // a gradient in the memory of its value
+  };
+  struct Factored {  // one op's part of a gradient
+    int op;
+    Var gradient;  // g of a g + b v + d
+    Slot factors;  // a, b, d
   };
   struct Range {  // channels [c0, c1) of a base's gradient
     Var base;
@@ -77,7 +82,7 @@ class Plan {
     std::vector<Range> zero_fills;  // gradient ranges to clear first
     Slot scratch;
     std::vector<Tensor> in, out, grad_in, fills;  // bound, as are the next two
-    std::vector<GradientView<float>> grad_out;
+    std::vector<std::vector<GradientView<float>>> grad_out;
     std::vector<float*> factors_in;
   };
 
@@ -92,7 +97,9 @@ class Plan {
   void find_lifetimes();
   void share_in_place();
   Tensor resolve(Var v, bool gradient) const;
-  float* resolve_factors(Var v) const;
+  float* resolve(const Factored& part) const {
+    return reinterpret_cast<float*>(bound_ + part.factors.offset);
+  }
   std::vector<Tensor> resolve(const std::vector<Range>& ranges) const;
   bool depends(Var v) const { return depends_[tape_.value(v).base]; }
 
@@ -108,8 +115,7 @@ class Plan {
       covered_;                       // per base: which gradient channels have been written (while planning)
   std::vector<Tensor> unwritten_;     // gradients of wanted parameters that no step writes
   std::vector<Slot> values_, grads_;  // per base
-  std::vector<Slot> factors_;         // per base: a, b, d of its gradient a g + b v + d
-  std::vector<Var> factored_;         // per base: whose gradient is g, itself or another; none: no factors
+  std::vector<std::vector<Factored>> factored_;  // per base: its gradient, where it is left as factors
 };
 
 }  // namespace lanas

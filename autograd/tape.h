@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -31,8 +32,9 @@ class Run {
   Tensor in(int i) const { return checked(in_[i], "input", i); }  // in backward only what the op has saved
   Tensor out(int i) const { return checked(out_[i], "output", i); }
   Tensor grad_in(int i) const { return wants(i) ? grad_in_[i] : Tensor{}; }  // null data when not wanted
-  Tensor grad_out(int i) const { return grad_out_[i].g; }
-  const GradientView<float>& gradient(int i) const { return grad_out_[i]; }  // of an op that takes factors
+  Tensor grad_out(int i) const { return gradient(i).g; }
+  const GradientView<float>& gradient(int i) const { return grad_out_[i][0]; }  // of an op that takes factors
+  std::span<const GradientView<float>> gradients(int i) const { return grad_out_[i]; }  // of several ops
   float* factors(int i) const { return factors_in_[i]; }  // where not null: leave those of input i's gradient
   bool wants(int i) const { return grad_in_[i].data != nullptr; }
   float beta(int i) const { return beta_[i]; }  // 0: overwrite grad_in(i); 1: add to it
@@ -48,7 +50,7 @@ class Run {
 
   const std::string* name_ = nullptr;
   const Tensor *in_ = nullptr, *out_ = nullptr, *grad_in_ = nullptr;
-  const GradientView<float>* grad_out_ = nullptr;
+  const std::vector<GradientView<float>>* grad_out_ = nullptr;
   float* const* factors_in_ = nullptr;
   const float* beta_ = nullptr;
   float* scratch_ = nullptr;
@@ -64,13 +66,13 @@ struct Op {
   size_t scratch_bytes = 0;            // for each of forward and backward
   bool in_place =
       false;  // backward reads each element of an input before it writes the gradient's element there
-  // Gradients left as factors (kernels/ops/gradient_view.h), where the op that wrote an input takes them and
-  // no other reads it: of which inputs backward can leave them, and whether g is then the gradient of output
-  // 0 or what it writes to grad_in(i).
+  // Gradients left as factors (kernels/ops/gradient_view.h), where the op that wrote an input takes those of
+  // as many as read it: of which inputs backward can leave them, and whether g is then the gradient of output
+  // 0 or what it writes to grad_in(i), which it must be alone for.
   std::vector<Var> leaves_factors = {};
   bool factors_of_output = false;
-  bool takes_factors = false;  // backward reads gradient(i), where others read grad_out(i)
-  int64_t macs = 0;            // multiply-accumulates of convolutions and linear layers, forward
+  int takes_factors = 0;  // of so many ops; backward reads gradients(i), or gradient(i), for grad_out(i)
+  int64_t macs = 0;       // multiply-accumulates of convolutions and linear layers, forward
 };
 
 class Tape {

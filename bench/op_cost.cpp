@@ -34,7 +34,7 @@ OpCost op_cost(const Tape& tape, const Plan& plan, int step, const ParameterStor
     if (plan.writes_gradient(v)) cost.bytes += bytes_of(tape, v);
   }
   for (Var v : op.outputs)
-    if (tape.value(v).role == Role::activation) cost.bytes += bytes_of(tape, v) * (plan.factored(v) ? 2 : 1);
+    if (tape.value(v).role == Role::activation) cost.bytes += bytes_of(tape, v) * (1 + plan.factored(v));
   cost.flops = forward_flops * (int(weights) + int(data));
   return cost;
 }

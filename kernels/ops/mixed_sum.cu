@@ -2,7 +2,7 @@
 // pass over them, four terms at a time. Backward: one pass of reductions (float per lane within a chunk of
 // pixels, double over the chunks), one pass of dx_k = a_k dy + b_k x_k + d_k with a, b, d per channel. The
 // device's kernels stand in mixed_sum.cuh.
-#include "kernels/ops/blocks.h"
+#include "kernels/ops/gradient_sum.h"
 #include "kernels/ops/mixed_sum.cuh"
 #include "kernels/ops/mixed_sum.h"
 
@@ -101,21 +101,6 @@ void reduce_terms(double* sums, double* partials, const Reduction<T>& reduction,
     for (int64_t k = 0; k <= terms; ++k) flush_lanes(mine + k * c, accumulators + k * period, period, c);
   });
   add_rows(sums, partials, blocks.chunks, columns);
-}
-
-// dx = a dy + b x + d + beta dx for one block; b and d null: without them.
-template <class T>
-LANAS_INLINE void apply_gradient(T* out, const T* g, const T* x, const T* a, const T* b, const T* d, T beta,
-                                 int count, int period, const NextBlocks<T>& next) {
-  if (b && beta == 0)
-    for_lanes(count, period, next, [=](int i, int j) { out[i] = a[j] * g[i] + (b[j] * x[i] + d[j]); });
-  else if (b)
-    for_lanes(count, period, next,
-              [=](int i, int j) { out[i] = beta * out[i] + (a[j] * g[i] + (b[j] * x[i] + d[j])); });
-  else if (beta == 0)
-    for_lanes(count, period, next, [=](int i, int j) { out[i] = a[j] * g[i]; });
-  else
-    for_lanes(count, period, next, [=](int i, int j) { out[i] = beta * out[i] + a[j] * g[i]; });
 }
 
 // Lanes [terms][3][period] of a, b, d; see apply_gradient. Without sums only a.

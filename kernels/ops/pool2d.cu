@@ -6,7 +6,7 @@
 #include <limits>
 #include <type_traits>
 
-#include "kernels/ops/blocks.h"
+#include "kernels/ops/gradient_sum.h"
 #include "kernels/ops/pool2d.cuh"
 #include "kernels/ops/pool2d.h"
 
@@ -189,7 +189,7 @@ LANAS_INLINE void max_forward_rows(const View<T>& y, const View<T>& x, int64_t n
   }
 }
 
-// A pixel gets the gradients of those windows around it whose first maximum it is.
+// A pixel gets the gradients of those windows around it whose first maximum it is. dy: of this image alone.
 template <class T, class Kernel>
 LANAS_INLINE void max_backward_image(const View<T>& dx, const View<T>& dy, const View<T>& x, int64_t n,
                                      T beta, const Geometry& g, Kernel kernel) {
@@ -215,7 +215,7 @@ LANAS_INLINE void max_backward_image(const View<T>& dx, const View<T>& dy, const
           for (int r = 0; r < kernel; ++r) rows.at[r] += g.stride * c;
         }
       }
-      copy_pixels<T>(gradients.get() + slot, int64_t{g.stride} * c, dy.at(int(n), oy, 0), dy.stride, g.ow, c);
+      copy_pixels<T>(gradients.get() + slot, int64_t{g.stride} * c, dy.at(0, oy, 0), dy.stride, g.ow, c);
     }
     const Rows<T> code = holding_rows<T>(codes.get(), spread, none.get(), g, iy);
     const Rows<T> taken = holding_rows<T>(gradients.get(), spread, none.get(), g, iy);
@@ -273,7 +273,7 @@ LANAS_INLINE void avg_backward_image(const View<T>& dx, const View<T>& dy, int64
       if (!same_factors(g, oy)) tap_factors(factors.get(), g, oy);
       const T* factor = factors.get();
       T* gradient = gradients.get() + (oy % g.kernel) * width;
-      copy_pixels<T>(gradient, int64_t{g.stride} * c, dy.at(int(n), oy, 0), dy.stride, g.ow, c);
+      copy_pixels<T>(gradient, int64_t{g.stride} * c, dy.at(0, oy, 0), dy.stride, g.ow, c);
       for_flat(width, [=](int i) { gradient[i] *= factor[i]; });
     }
     const Rows<T> rows = holding_rows<T>(gradients.get(), width, none.get(), g, iy);
@@ -308,10 +308,15 @@ void max_pool_forward(View<T> y, View<T> x, int kernel_size, int stride, int pad
 }
 
 template <class T>
-void max_pool_backward(View<T> dx, View<T> dy, View<T> x, int kernel_size, int stride, int padding, T beta) {
-  const Geometry g = geometry(x, dy, kernel_size, stride, padding);
-  with_kernel<T>(kernel_size, [=](auto kernel) {
-    parallel_for(x.n, [=](int64_t n) { max_backward_image(dx, dy, x, n, beta, g, kernel); });
+void max_pool_backward(View<T> dx, std::span<const GradientView<T>> dys, View<T> x, int kernel_size,
+                       int stride, int padding, T beta) {
+  const Geometry g = geometry(x, dys[0].g, kernel_size, stride, padding);
+  const GradientSum<T> sum(dys);
+  with_kernel<T>(kernel_size, [=, &sum](auto kernel) {
+    parallel_for(x.n, [=, &sum](int64_t n) {
+      Scratch<T> buffer(sum.size());
+      max_backward_image(dx, sum.image(int(n), buffer.get()), x, n, beta, g, kernel);
+    });
   });
 }
 
@@ -324,18 +329,23 @@ void avg_pool_forward(View<T> y, View<T> x, int kernel_size, int stride, int pad
 }
 
 template <class T>
-void avg_pool_backward(View<T> dx, View<T> dy, int kernel_size, int stride, int padding, T beta) {
-  const Geometry g = geometry(dx, dy, kernel_size, stride, padding);
-  with_kernel<T>(kernel_size, [=](auto kernel) {
-    parallel_for(dx.n, [=](int64_t n) { avg_backward_image(dx, dy, n, beta, g, kernel); });
+void avg_pool_backward(View<T> dx, std::span<const GradientView<T>> dys, int kernel_size, int stride,
+                       int padding, T beta) {
+  const Geometry g = geometry(dx, dys[0].g, kernel_size, stride, padding);
+  const GradientSum<T> sum(dys);
+  with_kernel<T>(kernel_size, [=, &sum](auto kernel) {
+    parallel_for(dx.n, [=, &sum](int64_t n) {
+      Scratch<T> buffer(sum.size());
+      avg_backward_image(dx, sum.image(int(n), buffer.get()), n, beta, g, kernel);
+    });
   });
 }
 
-#define INSTANTIATE(T)                                                          \
-  template void max_pool_forward(View<T>, View<T>, int, int, int);              \
-  template void max_pool_backward(View<T>, View<T>, View<T>, int, int, int, T); \
-  template void avg_pool_forward(View<T>, View<T>, int, int, int);              \
-  template void avg_pool_backward(View<T>, View<T>, int, int, int, T);
+#define INSTANTIATE(T)                                                                                   \
+  template void max_pool_forward(View<T>, View<T>, int, int, int);                                       \
+  template void max_pool_backward(View<T>, std::span<const GradientView<T>>, View<T>, int, int, int, T); \
+  template void avg_pool_forward(View<T>, View<T>, int, int, int);                                       \
+  template void avg_pool_backward(View<T>, std::span<const GradientView<T>>, int, int, int, T);
 INSTANTIATE(float)
 INSTANTIATE(double)
 #undef INSTANTIATE
@@ -353,6 +363,19 @@ void check_pool(const char* op, Tensor y, Tensor x, int kernel, int stride, int 
   CHECK(y.shape() == expected, op, ": output ", y.shape(), " does not match ", expected, " from input ",
         x.shape());
 }
+
+// dy on a device: alone and as it is.
+Tensor check_gradients(const char* op, std::span<const GradientView<float>> dys, Tensor x, int kernel,
+                       int stride, int padding, Device device) {
+  CHECK(!dys.empty(), op, ": no gradient for x ", x.shape());
+  for (const GradientView<float>& dy : dys) {
+    check_pool(op, dy.g, x, kernel, stride, padding);
+    check_gradient_view(op, dy);
+  }
+  CHECK(device == Device::cpu || (dys.size() == 1 && !dys[0].factors), op, ": ", dys.size(),
+        " gradients or factors on a cuda device");
+  return dys[0].g;
+}
 }  // namespace
 
 void max_pool_forward(Stream& stream, Tensor y, Tensor x, int kernel, int stride, int padding) {
@@ -367,13 +390,13 @@ void max_pool_forward(Stream& stream, Tensor y, Tensor x, int kernel, int stride
   });
 }
 
-void max_pool_backward(Stream& stream, Tensor dx, Tensor dy, Tensor x, int kernel, int stride, int padding,
-                       float beta) {
-  check_pool("max_pool_backward", dy, x, kernel, stride, padding);
+void max_pool_backward(Stream& stream, Tensor dx, std::span<const GradientView<float>> dys, Tensor x,
+                       int kernel, int stride, int padding, float beta) {
+  const Tensor dy = check_gradients("max_pool_backward", dys, x, kernel, stride, padding, stream.device());
   CHECK(dx.shape() == x.shape(), "max_pool_backward: dx ", dx.shape(), " does not match x ", x.shape());
   stream.activate();
   if (stream.device() == Device::cpu)
-    return host::max_pool_backward<float>(dx, dy, x, kernel, stride, padding, beta);
+    return host::max_pool_backward<float>(dx, dys, x, kernel, stride, padding, beta);
   launch_max_backward(stream, dx, dy, x, kernel, stride, padding, beta);
 }
 
@@ -389,12 +412,12 @@ void avg_pool_forward(Stream& stream, Tensor y, Tensor x, int kernel, int stride
   });
 }
 
-void avg_pool_backward(Stream& stream, Tensor dx, Tensor dy, int kernel, int stride, int padding,
-                       float beta) {
-  check_pool("avg_pool_backward", dy, dx, kernel, stride, padding);
+void avg_pool_backward(Stream& stream, Tensor dx, std::span<const GradientView<float>> dys, int kernel,
+                       int stride, int padding, float beta) {
+  const Tensor dy = check_gradients("avg_pool_backward", dys, dx, kernel, stride, padding, stream.device());
   stream.activate();
   if (stream.device() == Device::cpu)
-    return host::avg_pool_backward<float>(dx, dy, kernel, stride, padding, beta);
+    return host::avg_pool_backward<float>(dx, dys, kernel, stride, padding, beta);
   with_pack(pack_width(dx, dy), [&](auto pack) {
     with_window(kernel, stride, padding, [&](auto window) {
       launch(avg_backward_kernel<pack(), decltype(window)::kConstant>, pack_blocks(dx, pack), kPackThreads, 0,

@@ -2,11 +2,15 @@
 // oh = (h + 2 padding - kernel) / stride + 1 and likewise ow; padding <= kernel / 2.
 //   max: y = the largest tap inside the image; its gradient goes to the first maximum in row-major order.
 //   avg: y = the mean of the taps inside the image (padding is not counted).
-// Backward: dx = (sum over the windows that hold the pixel) + beta dx. All throw Error when shapes differ.
+// Backward: dx = (sum over the windows that hold the pixel) + beta dx. dy is the sum of dys, at least one; on
+// a cuda device that is one without factors. All throw Error when shapes differ.
 #pragma once
+
+#include <span>
 
 #include "kernels/core/device.h"
 #include "kernels/core/tensor.h"
+#include "kernels/ops/gradient_view.h"
 
 namespace lanas {
 
@@ -15,20 +19,23 @@ constexpr int pooled_size(int size, int kernel, int stride, int padding) {
 }
 
 void max_pool_forward(Stream& stream, Tensor y, Tensor x, int kernel, int stride, int padding);
-void max_pool_backward(Stream& stream, Tensor dx, Tensor dy, Tensor x, int kernel, int stride, int padding,
-                       float beta);
+void max_pool_backward(Stream& stream, Tensor dx, std::span<const GradientView<float>> dys, Tensor x,
+                       int kernel, int stride, int padding, float beta);
 void avg_pool_forward(Stream& stream, Tensor y, Tensor x, int kernel, int stride, int padding);
-void avg_pool_backward(Stream& stream, Tensor dx, Tensor dy, int kernel, int stride, int padding, float beta);
+void avg_pool_backward(Stream& stream, Tensor dx, std::span<const GradientView<float>> dys, int kernel,
+                       int stride, int padding, float beta);
 
 namespace host {
 template <class T>
 void max_pool_forward(View<T> y, View<T> x, int kernel, int stride, int padding);
 template <class T>
-void max_pool_backward(View<T> dx, View<T> dy, View<T> x, int kernel, int stride, int padding, T beta);
+void max_pool_backward(View<T> dx, std::span<const GradientView<T>> dys, View<T> x, int kernel, int stride,
+                       int padding, T beta);
 template <class T>
 void avg_pool_forward(View<T> y, View<T> x, int kernel, int stride, int padding);
 template <class T>
-void avg_pool_backward(View<T> dx, View<T> dy, int kernel, int stride, int padding, T beta);
+void avg_pool_backward(View<T> dx, std::span<const GradientView<T>> dys, int kernel, int stride, int padding,
+                       T beta);
 }  // namespace host
 
 }  // namespace lanas

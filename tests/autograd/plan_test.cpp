@@ -63,13 +63,15 @@ TEST(Plan, GradientsOfAllReadersAreAdded) {
   }
 }
 
-// y = 2 x by an op that takes factors, then normalised; with `again` a second op reads y.
+enum class Again { nothing, scaled, normalised, without_gradient };  // what else reads y
+
+// y = 2 x by an op that takes the factors of so many, then normalised; and read again.
 struct Normalising {
   Tape tape;
-  Var x, y, loss;
-  bool factored = false;
+  Var x, y, loss, other;
+  int factored = 0;  // gradients of y that came as factors
 
-  Normalising(bool takes, bool again) {
+  Normalising(int takes, Again again) {
     x = tape.input({2, 1, 1, 3});
     const float values[6] = {1, -2, 3, 4, 0.5f, -1};
     std::copy_n(values, 6, tape.data(x).data);
@@ -81,9 +83,13 @@ struct Normalising {
                  .forward = [](Run& run) { copy_scaled(run.stream, run.out(0), run.in(0), 2, 0); },
                  .backward =
                      [this](Run& run) {
-                       const GradientView<float>& dy = run.gradient(0);
-                       factored = dy.factors != nullptr;
-                       for (int64_t i = 0; i < 6; ++i) run.grad_in(0).data[i] = 2 * dy.at(i / 3, int(i % 3));
+                       factored = 0;
+                       std::fill_n(run.grad_in(0).data, 6, 0.0f);
+                       for (const GradientView<float>& dy : run.gradients(0)) {
+                         factored += dy.factors != nullptr;
+                         for (int64_t i = 0; i < 6; ++i)
+                           run.grad_in(0).data[i] += 2 * dy.at(i / 3, int(i % 3));
+                       }
                      },
                  .takes_factors = takes});
     const Norm norm{tape.input({1, 1, 1, 3}), tape.input({1, 1, 1, 3}), {}, {}};
@@ -91,29 +97,46 @@ struct Normalising {
     std::fill_n(tape.data(norm.inv_std).data, 3, 0.5f);
     const Var z = normalise(tape, y, norm), weights = tape.input({1, 1, 1, 3});
     std::copy_n(values, 3, tape.data(weights).data);
-    const Var nothing = scaled(tape, again ? y : z, 0, nullptr, nullptr);
-    loss = mean_rows(tape, linear(tape, sum(tape, {z, nothing}), weights, {}));
+    const Norm wider{norm.inv_std, norm.mean, {}, {}};
+    other = again == Again::normalised || again == Again::without_gradient
+                ? normalise(tape, y, wider)
+                : scaled(tape, again == Again::scaled ? y : z, 0, nullptr, nullptr);
+    const Var both = again == Again::without_gradient ? z : sum(tape, {z, other});
+    loss = mean_rows(tape, linear(tape, both, weights, {}));
   }
   std::vector<float> gradient(std::vector<Var> also = {}) {
     Stream stream;
     also.push_back(x);
-    Plan plan(tape, {{}, loss, {}, also, true}, workspace());
+    Plan plan(tape, {{other}, loss, {}, also, true}, workspace());
     plan.forward(stream);
     plan.backward(stream);
     return {plan.grad(x).data, plan.grad(x).data + 6};
   }
 };
 
-TEST(Plan, GradientsBehindStatisticsAreLeftAsFactorsForOneReader) {
-  Normalising plain(false, false), taking(true, false), shared(true, true), wanted(true, false);
-  const std::vector<float> expected = plain.gradient();
-  EXPECT_FALSE(plain.factored);
-  EXPECT_EQ(taking.gradient(), expected);
-  EXPECT_TRUE(taking.factored);
-  EXPECT_EQ(shared.gradient(), expected);
-  EXPECT_FALSE(shared.factored);
+TEST(Plan, GradientsBehindStatisticsAreLeftAsFactorsWhereAllReadersCan) {
+  const std::vector<float> expected = Normalising(0, Again::nothing).gradient();
+  const auto expect = [&](int takes, Again again, int factored) {
+    Normalising network(takes, again);
+    EXPECT_EQ(network.gradient(), expected);
+    EXPECT_EQ(network.factored, factored);
+  };
+  expect(0, Again::nothing, 0);
+  expect(1, Again::nothing, 1);
+  expect(2, Again::scaled, 0);
+  expect(2, Again::without_gradient, 1);
+  Normalising wanted(1, Again::nothing);
   EXPECT_EQ(wanted.gradient({wanted.y}), expected);
-  EXPECT_FALSE(wanted.factored);
+  EXPECT_EQ(wanted.factored, 0);
+}
+
+TEST(Plan, FactorsOfSeveralReadersAreTakenTogether) {
+  Normalising one(1, Again::normalised), two(2, Again::normalised);
+  const std::vector<float> expected = one.gradient(), gradient = two.gradient();
+  EXPECT_EQ(one.factored, 0);
+  EXPECT_EQ(two.factored, 2);
+  ASSERT_EQ(gradient.size(), expected.size());
+  for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(gradient[i], expected[i], 1e-6f) << i;
 }
 
 TEST(Plan, RunsOnlyWhatIsWanted) {

@@ -63,6 +63,12 @@ TEST(Pool2d, ForwardMatchesTheWindows) {
   }
 }
 
+// A gradient as it is, in a list of one.
+template <class T>
+std::vector<GradientView<T>> alone(const TestTensor<T>& dy) {
+  return {GradientView<T>(dy.view())};
+}
+
 TEST(Pool2d, Gradients) {
   for (const Case& k : kCases)
     for (double beta : {0.0, 1.0}) {
@@ -75,7 +81,7 @@ TEST(Pool2d, Gradients) {
       const TestTensor<double> dx0 = dx;
       const View<double> before = beta == 1 ? dx0.view() : View<double>();
       TestTensor<double> dx_avg = dx;
-      host::max_pool_backward<double>(dx, dy, x, k.kernel, k.stride, k.padding, beta);
+      host::max_pool_backward<double>(dx, alone(dy), x, k.kernel, k.stride, k.padding, beta);
       EXPECT_TRUE(gradcheck(
           [&] {
             host::max_pool_forward<double>(y, x, k.kernel, k.stride, k.padding);
@@ -83,7 +89,7 @@ TEST(Pool2d, Gradients) {
           },
           {{"max dx", x, dx, before}}))
           << k.x << " kernel " << k.kernel;
-      host::avg_pool_backward<double>(dx_avg, dy, k.kernel, k.stride, k.padding, beta);
+      host::avg_pool_backward<double>(dx_avg, alone(dy), k.kernel, k.stride, k.padding, beta);
       EXPECT_TRUE(gradcheck(
           [&] {
             host::avg_pool_forward<double>(y, x, k.kernel, k.stride, k.padding);
@@ -108,8 +114,54 @@ TEST(Pool2d, TiesGoToTheFirstMaximumInRowMajorOrder) {
         if (x[tap] > x[first]) first = tap;
       expected[first] += dy[i];
     });
-    host::max_pool_backward<double>(dx, dy, x, k.kernel, k.stride, k.padding, 0);
+    host::max_pool_backward<double>(dx, alone(dy), x, k.kernel, k.stride, k.padding, 0);
     EXPECT_TRUE(compare(dx, expected, 1e-14)) << k.x << " kernel " << k.kernel;
+  }
+}
+
+TEST(Pool2d, GradientsInFactorsAreAdded) {
+  for (const Case& k : kCases) {
+    Random random(5);
+    Stream stream(Device::cpu, 2);
+    TestTensor<double> x(k.x), y(pooled(k)), dy(pooled(k)), max(k.x), avg(k.x), factored_max(k.x),
+        factored_avg(k.x);
+    x.randomize_distinct(random);
+    y.randomize(random);
+    std::vector<TestTensor<double>> g;
+    std::vector<std::vector<double>> factors;
+    std::vector<GradientView<double>> views;
+    for (int part = 0; part < 3; ++part) {  // the second as it is
+      g.emplace_back(pooled(k), k.x.c + part * k.gap).randomize(random);
+      factors.push_back(random_vector<double>(3 * k.x.c, random));
+    }
+    for (int part = 0; part < 3; ++part)
+      views.emplace_back(g[size_t(part)], y, part == 1 ? nullptr : factors[size_t(part)].data());
+    for (int64_t i = 0; i < dy.view().size(); ++i) {
+      dy[i] = 0;
+      for (const GradientView<double>& view : views) dy[i] += view.at(i / k.x.c, int(i % k.x.c));
+    }
+    host::max_pool_backward<double>(max, alone(dy), x, k.kernel, k.stride, k.padding, 0);
+    host::max_pool_backward<double>(factored_max, views, x, k.kernel, k.stride, k.padding, 0);
+    EXPECT_TRUE(compare(factored_max, max, 1e-13)) << k.x << " kernel " << k.kernel;
+    host::avg_pool_backward<double>(avg, alone(dy), k.kernel, k.stride, k.padding, 0);
+    host::avg_pool_backward<double>(factored_avg, views, k.kernel, k.stride, k.padding, 0);
+    EXPECT_TRUE(compare(factored_avg, avg, 1e-13)) << k.x << " kernel " << k.kernel;
+
+    const TestTensor<float> fx = x.as<float>(), fy = y.as<float>();
+    TestTensor<float> fdx(k.x);
+    std::vector<TestTensor<float>> fg;
+    std::vector<std::vector<float>> float_factors;
+    std::vector<GradientView<float>> float_views;
+    for (size_t part = 0; part < 3; ++part) {
+      fg.push_back(g[part].as<float>(k.x.c + int(part) * k.gap));
+      float_factors.push_back(convert<float>(factors[part]));
+    }
+    for (size_t part = 0; part < 3; ++part)
+      float_views.emplace_back(fg[part], fy, part == 1 ? nullptr : float_factors[part].data());
+    max_pool_backward(stream, fdx, float_views, fx, k.kernel, k.stride, k.padding, 0);
+    EXPECT_TRUE(compare(fdx, max, 2e-6)) << k.x << " kernel " << k.kernel;
+    avg_pool_backward(stream, fdx, float_views, k.kernel, k.stride, k.padding, 0);
+    EXPECT_TRUE(compare(fdx, avg, 2e-6)) << k.x << " kernel " << k.kernel;
   }
 }
 
@@ -125,14 +177,14 @@ TEST(Pool2d, FloatLaunchersAgreeWithDouble) {
     host::max_pool_forward<double>(y, x, k.kernel, k.stride, k.padding);
     max_pool_forward(stream, fy, fx, k.kernel, k.stride, k.padding);
     EXPECT_TRUE(compare(fy, y, 1e-6));
-    host::max_pool_backward<double>(dx, dy, x, k.kernel, k.stride, k.padding, 0);
-    max_pool_backward(stream, fdx, fdy, fx, k.kernel, k.stride, k.padding, 0);
+    host::max_pool_backward<double>(dx, alone(dy), x, k.kernel, k.stride, k.padding, 0);
+    max_pool_backward(stream, fdx, alone(fdy), fx, k.kernel, k.stride, k.padding, 0);
     EXPECT_TRUE(compare(fdx, dx, 1e-6));
     host::avg_pool_forward<double>(y, x, k.kernel, k.stride, k.padding);
     avg_pool_forward(stream, fy, fx, k.kernel, k.stride, k.padding);
     EXPECT_TRUE(compare(fy, y, 1e-6));
-    host::avg_pool_backward<double>(dx, dy, k.kernel, k.stride, k.padding, 0);
-    avg_pool_backward(stream, fdx, fdy, k.kernel, k.stride, k.padding, 0);
+    host::avg_pool_backward<double>(dx, alone(dy), k.kernel, k.stride, k.padding, 0);
+    avg_pool_backward(stream, fdx, alone(fdy), k.kernel, k.stride, k.padding, 0);
     EXPECT_TRUE(compare(fdx, dx, 1e-6));
   }
 }
@@ -142,8 +194,9 @@ TEST(Pool2d, Errors) {
   TestTensor<float> x({1, 4, 4, 4}), y({1, 3, 2, 4});
   EXPECT_THROW(max_pool_forward(stream, y, x, 3, 2, 1), Error);
   EXPECT_THROW(avg_pool_forward(stream, x, x, 3, 1, 2), Error);
-  EXPECT_THROW(max_pool_backward(stream, y, x, x, 3, 1, 1, 0), Error);
-  EXPECT_THROW(avg_pool_backward(stream, x, y, 2, 2, 0, 0), Error);
+  EXPECT_THROW(max_pool_backward(stream, y, alone(x), x, 3, 1, 1, 0), Error);
+  EXPECT_THROW(max_pool_backward(stream, x, {}, x, 3, 1, 1, 0), Error);
+  EXPECT_THROW(avg_pool_backward(stream, x, alone(y), 2, 2, 0, 0), Error);
   EXPECT_THROW(avg_pool_forward(stream, y, x, 5, 3, 0), Error);
 }
 
