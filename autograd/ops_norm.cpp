@@ -12,7 +12,9 @@
 namespace lanas {
 namespace {
 
-constexpr int kMostReaders = 16;  // whose factors a pool takes, on the cpu
+// Whose factors a pool takes: on the cpu, where an image's gradient is put together once; a thread of a cuda
+// device would do so for every window around a pixel.
+constexpr int kMostReaders = 16;
 
 using PoolForward = void (*)(Stream&, Tensor y, Tensor x, int kernel, int stride, int padding);
 

@@ -71,8 +71,10 @@ struct Op {
   // 0 or what it writes to grad_in(i), which it must be alone for.
   std::vector<Var> leaves_factors = {};
   bool factors_of_output = false;
-  int takes_factors = 0;  // of so many ops; backward reads gradients(i), or gradient(i), for grad_out(i)
-  int64_t macs = 0;       // multiply-accumulates of convolutions and linear layers, forward
+  // Of how many readers of an output backward takes factors: it then reads gradients(i), or where that is one
+  // gradient(i), and not grad_out(i).
+  int takes_factors = 0;
+  int64_t macs = 0;  // multiply-accumulates of convolutions and linear layers, forward
 };
 
 class Tape {

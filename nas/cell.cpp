@@ -127,7 +127,7 @@ class SupernetCell {
       const OpKind op = OpKind(kind);
       const std::string name = join(prefix_, "edges.", edge, ".", op_name(op));
       MixedTerm& term = terms.emplace_back(MixedTerm{{}, input * kOps + kind});
-      if (op == OpKind::max_pool_3x3 || op == OpKind::avg_pool_3x3) {
+      if (is_pool(op)) {
         term.x = pool(op, input, x);
       } else if (op == OpKind::skip_connect) {
         term.x = {x, {}};

@@ -41,6 +41,7 @@ constexpr int edge_index(int node, int input) { return first_edge(node) + input;
 constexpr int edge_node(int edge) { return edge < 2 ? 0 : edge < 5 ? 1 : edge < 9 ? 2 : 3; }
 constexpr int edge_input(int edge) { return edge - first_edge(edge_node(edge)); }
 
+constexpr bool is_pool(OpKind op) { return op == OpKind::max_pool_3x3 || op == OpKind::avg_pool_3x3; }
 const char* op_name(OpKind op);
 // The op of that name, none included; throws Error with the list of valid names otherwise.
 OpKind op_from_name(std::string_view name);

@@ -40,9 +40,8 @@ class InferenceBuilder {
   void add_node(const std::string& prefix, const CellGenotype& genotype, int node, const CellPlace& place,
                 const std::vector<Var>& states, Var out) {
     const auto has_weights = [&](int j) {
-      const OpKind op = genotype[j].op;
-      const bool pool = op == OpKind::max_pool_3x3 || op == OpKind::avg_pool_3x3;
-      return !pool && (op != OpKind::skip_connect || edge_stride(place, genotype[j].input) == 2);
+      const CellEdge& edge = genotype[j];
+      return !is_pool(edge.op) && (edge.op != OpKind::skip_connect || edge_stride(place, edge.input) == 2);
     };
     const int first = 2 * node, second = first + 1;
     const bool both = !has_weights(first) && !has_weights(second);
@@ -62,6 +61,7 @@ class InferenceBuilder {
     }
   }
 
+  // A pool, written to `out` where given, or the state as it is.
   Var weightless(const CellEdge& edge, const CellPlace& place, const std::vector<Var>& states, Var out) {
     const Var x = states[edge.input];
     const int stride = edge_stride(place, edge.input);
@@ -98,10 +98,9 @@ class InferenceBuilder {
       Separable geometry;
       geometry.stride = 2;
       geometry.offset = half;
-      folded_unit(name + (half ? ".conv2" : ".conv1"), name + ".bn", x, geometry, c / 2, to,
-                  added == out ? to
-                  : added      ? part(added)
-                               : Var(),
+      Var more = to;  // the same where the node adds to itself
+      if (added != out) more = added ? part(added) : Var();
+      folded_unit(name + (half ? ".conv2" : ".conv1"), name + ".bn", x, geometry, c / 2, to, more,
                   half * c / 2);
     }
   }

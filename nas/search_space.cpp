@@ -59,15 +59,11 @@ CellGenotype decode_cell(std::span<const float> code, const char* name) {
   return cell;
 }
 
-bool is_pool(const CellEdge& edge) {
-  return edge.op == OpKind::max_pool_3x3 || edge.op == OpKind::avg_pool_3x3;
-}
-
 struct NodeOption {
   double score;
   CellEdge edges[2];
   int skips() const { return (edges[0].op == OpKind::skip_connect) + (edges[1].op == OpKind::skip_connect); }
-  int pools() const { return is_pool(edges[0]) + is_pool(edges[1]); }
+  int pools() const { return is_pool(edges[0].op) + is_pool(edges[1].op); }
 };
 using NodeOptions = std::vector<NodeOption>;  // best first
 
@@ -250,7 +246,9 @@ std::vector<ScoredGenotype> top_genotypes(const LogStrengths& normal, const LogS
 }
 
 bool OperationCaps::hold(const Genotype& genotype) const {
-  auto pools = [](const CellGenotype& cell) { return std::count_if(cell.begin(), cell.end(), is_pool); };
+  auto pools = [](const CellGenotype& cell) {
+    return std::count_if(cell.begin(), cell.end(), [](const CellEdge& edge) { return is_pool(edge.op); });
+  };
   return count_skips(genotype.normal) <= max_skips && pools(genotype.normal) <= max_pools &&
          pools(genotype.reduce) <= max_pools;
 }

@@ -23,7 +23,8 @@ LANAS_INLINE void apply_gradient(T* to, const T* g, const T* x, const T* a, cons
     for_lanes(count, period, next, [=](int i, int j) { to[i] = beta * to[i] + a[j] * g[i]; });
 }
 
-// The sum of views of one shape, image by image.
+// The sum of views of one shape [n,h,w,c], at least one, image by image; the views must outlive it. For use
+// on several threads, each with a buffer of its own.
 template <class T>
 class GradientSum {
  public:
@@ -36,11 +37,13 @@ class GradientSum {
         fill_lanes(lanes(k) + i * blocks_.period, blocks_.period, blocks_.c,
                    [&](int j) { return views[k].factors ? views[k].factors[i * blocks_.c + j] : T(i == 0); });
   }
+  // One view without factors: nothing is to be put together.
   bool plain() const { return views_.size() == 1 && !views_[0].factors; }
   // Numbers that `buffer` must hold for an image.
   int64_t size() const { return plain() ? 0 : blocks_.total * blocks_.c + 2 * blocks_.elements(); }
 
-  // Image n as a tensor of one: where it stands, or put together in buffer.
+  // Image n as a tensor [1,h,w,c]: where it stands, or put together in buffer. Of v, which is the same tensor
+  // in all views, only the first asks for lines ahead.
   LANAS_INLINE View<T> image(int n, T* buffer) const {
     const View<T>& shape = views_[0].g;
     if (plain()) return View<T>(shape.at(n, 0, 0), {1, shape.h, shape.w, shape.c}, shape.stride);

@@ -364,7 +364,7 @@ void check_pool(const char* op, Tensor y, Tensor x, int kernel, int stride, int 
         x.shape());
 }
 
-// dy on a device: alone and as it is.
+// Throws Error; returns the first gradient, which on a cuda device must be alone and without factors.
 Tensor check_gradients(const char* op, std::span<const GradientView<float>> dys, Tensor x, int kernel,
                        int stride, int padding, Device device) {
   CHECK(!dys.empty(), op, ": no gradient for x ", x.shape());

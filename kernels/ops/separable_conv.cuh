@@ -37,8 +37,8 @@ struct UnitForward {
   Tensor y;
   const float* bias;  // or null
   float beta;
-  bool vector_store;  // y takes packs of 4
-  static constexpr int kBlocks = 2;
+  bool vector_store;                 // y takes packs of 4
+  static constexpr int kBlocks = 2;  // at once on a multiprocessor, for which registers must suffice
 
   template <int kPack, class Tile>
   __device__ __forceinline__ void stage(float* to, const Shape& shape, unsigned begin, int first) const {
@@ -48,6 +48,7 @@ struct UnitForward {
     const Place at = place_in_tile(p, y.h, y.w);
     return {y.at(at.n, at.y, at.x), int64_t{y.stride} * (y.h % kStrip == 0 ? y.w : 1)};
   }
+  // Of the product: read again behind the depthwise part, where registers are dear.
   __device__ __forceinline__ static int thread() { return thread_again(); }
   __device__ __forceinline__ const float* weights() const { return unit.pointwise; }
   __device__ __forceinline__ bool transposed() const { return unit.transposed; }

@@ -1,4 +1,4 @@
-// conv2d_direct.cpp -- see conv2d_direct.h. Kernel row by kernel row, for some rows of the output at a time.
+// conv2d_direct.cpp -- see conv2d_direct.h. For some rows of the output at a time.
 #include "kernels/vendor/conv2d_direct.h"
 
 #include <algorithm>

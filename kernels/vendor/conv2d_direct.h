@@ -1,7 +1,7 @@
 // conv2d_direct.h -- dense convolution on the cpu where the weights are few, such as a network's first: no
 // column matrix is written. What a pixel of the output reads of one kernel row, kw * cin floats, lies
-// together in a padded row of x, `stride` pixels further for the next; the products of separable_conv take it
-// from there.
+// together in a padded row of x, `stride` pixels further for the next: forward takes all kernel rows from
+// there at once, backward one after the other, with separable_conv's product for weights.
 #pragma once
 
 #include <cstddef>
