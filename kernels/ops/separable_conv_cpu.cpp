@@ -205,6 +205,9 @@ LANAS_INLINE void pointwise_rows(const Forward& f, const Forward::Thread& t, con
   }
 }
 
+// Rows of a 1x1 convolution's input at a time: one where four would be more than L1 holds.
+constexpr int kRowFloats = 2048;
+
 // The weights of a network lie in the order of its ops, those of inference as products read them. One op
 // after the other asks for as many as it reads, this many floats further on: L2 has room for 256 KB of them.
 constexpr ptrdiff_t kWeightsAhead = 65536;
@@ -229,7 +232,8 @@ LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int 
                (plan.flat ? 0 : product_turns<W>(plan.cout_pad, plan.y.h * plan.y.w)));
   }
   if (weights_ahead) lines.stretch(plan.op.pointwise.data + kWeightsAhead, plan.op.pointwise.size());
-  for_tiles(begin, end, depthwise ? plan.step : 1, plan.tile, [&](int o, int rows) LANAS_LAMBDA {
+  const int most = depthwise || plan.d_pitch <= kRowFloats ? plan.tile : 1;
+  for_tiles(begin, end, depthwise ? plan.step : 1, most, [&](int o, int rows) LANAS_LAMBDA {
     Rows d{{}, rows, plan.x.c};
     for (int r = 0; r < kTileRows; ++r) d.row[r] = t.d + r * plan.d_pitch;
     if (depthwise) {

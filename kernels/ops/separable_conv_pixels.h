@@ -177,7 +177,7 @@ LANAS_INLINE void activate_flat(float* z, const float* x, int size, const float*
     if constexpr (NORM) a = load<W>(scale + phase * W), b = load<W>(shift + phase * W);
     const auto apply = [&](Vec<W> v) LANAS_LAMBDA {
       if constexpr (NORM) v = v * a + b;
-      if constexpr (RELU) v = v > Vec<W>{} ? v : Vec<W>{};
+      if constexpr (RELU) v = rectified(v);
       return v;
     };
     int v = phase;

@@ -6,8 +6,7 @@
 
 #include <algorithm>
 
-#include "kernels/ops/separable_conv_ahead.h"
-#include "kernels/ops/separable_conv_vec.h"
+#include "kernels/ops/separable_conv_narrow.h"
 
 namespace lanas::cpu {
 
@@ -26,46 +25,30 @@ LANAS_INLINE bool one_run(const Rows& rows, int pixels) {
   return run;
 }
 
-// What of a row a block takes in registers: V vectors of W floats and, where QUAD, four floats more.
-template <int W, int V, bool QUAD>
-struct RowBlock {
-  Vec<W> whole[V];
-  Vec<4> quad;
-
-  // Calls f(vector, its first column) for each of them.
-  template <class F>
-  LANAS_INLINE void each(F&& f) {
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) f(whole[v], v * W);
-    if constexpr (QUAD) f(quad, V * W);
-  }
-};
-
-// One row times the columns of a RowBlock, P pixels at a time; returns the pixels done. added: what the
-// products are added to, out or another row; null: nothing. STATS: adds the outputs and their squares to sum
-// and square. MASK: products where mask is not above 0 become 0. STRETCH: each turn asks for a line of
-// ahead's stretch. DEPTH: where not 0, it is depth, and the weights of V = 1 stay in registers.
-template <int W, int P, int V, bool QUAD, bool STATS, bool MASK, bool STRETCH, int DEPTH = 0>
+// One row times V vectors of columns, P pixels at a time; returns the pixels done. added: what the products
+// are added to, out or another row; null: nothing. STATS: adds the outputs and their squares to sum and
+// square. MASK: products where mask is not above 0 become 0. STRETCH: each turn asks for a line of ahead's
+// stretch. DEPTH: where not 0, it is depth, and the weights of V = 1 stay in registers.
+template <int W, int P, int V, bool STATS, bool MASK, bool STRETCH, int DEPTH = 0>
 LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in_stride, int pixels,
                              int depth, const float* w, int w_stride, const float* bias, const float* added,
                              int added_stride, float* sum, float* square, const float* mask, int mask_stride,
                              Ahead* ahead) {
-  using Block = RowBlock<W, V, QUAD>;
-  static_assert(DEPTH == 0 || (V == 1 && !QUAD));
+  static_assert(DEPTH == 0 || V == 1);
   Vec<W> held[DEPTH + 1];
 #pragma GCC unroll 16
   for (int i = 0; i < DEPTH; ++i) held[i] = load<W>(w + i * w_stride);
   int p = 0;
   for (; p + P <= pixels; p += P, in += P * in_stride, out += P * out_stride) {
     if (ahead) ahead->some();
-    Block acc[P];
+    Vec<W> acc[P][V];
 #pragma GCC unroll 8
-    for (int r = 0; r < P; ++r) {
-      acc[r].each([&](auto& a, int j) LANAS_LAMBDA {
-        a = load_as(a, bias + j);
-        if (!MASK && added) a += load_as(a, added + r * added_stride + j);
-      });
-    }
+    for (int r = 0; r < P; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        acc[r][v] = load<W>(bias + v * W);
+        if (!MASK && added) acc[r][v] += load<W>(added + r * added_stride + v * W);
+      }
     const float *wi = w, *x[P];
 #pragma GCC unroll 8
     for (int r = 0; r < P; ++r) x[r] = opaque(in + r * in_stride);
@@ -75,46 +58,39 @@ LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in
 #pragma GCC unroll 16
     for (int i = 0; i < DEPTH; ++i)
 #pragma GCC unroll 8
-      for (int r = 0; r < P; ++r) acc[r].whole[0] += x[r][i] * held[i];
+      for (int r = 0; r < P; ++r) acc[r][0] += x[r][i] * held[i];
     for (int i = 0; DEPTH == 0 && i < depth; ++i, wi += w_stride) {
       if constexpr (STRETCH) __builtin_prefetch(line, 0, 2), line += line_step;
-      Block b;
-      b.each([&](auto& v, int j) LANAS_LAMBDA { v = in_register(load_as(v, wi + j)); });
-#pragma GCC unroll 8
-      for (int r = 0; r < P; ++r) {
+      Vec<W> b[V];
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) acc[r].whole[v] += x[r][i] * b.whole[v];
-        if constexpr (QUAD) acc[r].quad += x[r][i] * b.quad;
-      }
-    }
+      for (int v = 0; v < V; ++v) b[v] = in_register(load<W>(wi + v * W));
 #pragma GCC unroll 8
-    for (int r = 0; r < P; ++r) {
-      float* to = out + r * out_stride;
-      if constexpr (MASK) {
-        acc[r].each([&](auto& a, int j) LANAS_LAMBDA {
-          a = load_as(a, mask + j) > 0.0f ? a : a - a;
-          if (added) a += load_as(a, added + r * added_stride + j);
-        });
-        mask += mask_stride;
-      }
-      acc[r].each([&](auto& a, int j) LANAS_LAMBDA { store_as(to + j, a); });
+      for (int r = 0; r < P; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) acc[r][v] += x[r][i] * b[v];
     }
-    if (added) added += P * added_stride;
-    if constexpr (!STATS) continue;
-    Block s, q;
-    s.each([&](auto& v, int j) LANAS_LAMBDA { v = load_as(v, sum + j); });
-    q.each([&](auto& v, int j) LANAS_LAMBDA { v = load_as(v, square + j); });
 #pragma GCC unroll 8
     for (int r = 0; r < P; ++r) {
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
-        s.whole[v] += acc[r].whole[v];
-        q.whole[v] += acc[r].whole[v] * acc[r].whole[v];
+        Vec<W>& a = acc[r][v];
+        if constexpr (MASK) {
+          a = load<W>(mask + v * W) > 0.0f ? a : a - a;
+          if (added) a += load<W>(added + r * added_stride + v * W);
+        }
+        store<W>(out + r * out_stride + v * W, a);
       }
-      if constexpr (QUAD) s.quad += acc[r].quad, q.quad += acc[r].quad * acc[r].quad;
+      if constexpr (MASK) mask += mask_stride;
     }
-    s.each([&](auto& v, int j) LANAS_LAMBDA { store_as(sum + j, v); });
-    q.each([&](auto& v, int j) LANAS_LAMBDA { store_as(square + j, v); });
+    if (added) added += P * added_stride;
+    if constexpr (!STATS) continue;
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      Vec<W> s = load<W>(sum + v * W), q = load<W>(square + v * W);
+#pragma GCC unroll 8
+      for (int r = 0; r < P; ++r) s += acc[r][v], q += acc[r][v] * acc[r][v];
+      store<W>(sum + v * W, s), store<W>(square + v * W, q);
+    }
   }
   return p;
 }
@@ -125,33 +101,22 @@ constexpr int kChannelMultiple = 4;
 template <int N>
 using Count = std::integral_constant<int, N>;
 
-// Calls block(lanes, vectors, quad, j) with integral constants over [0, width) in blocks of up to `most`
-// vectors; QUADS: a quad behind two vectors goes with them (quad: 1), where it would keep only a part of the
-// processor busy.
-template <int W, bool QUADS, class Block>
+// Calls block(lanes, vectors, j) with integral constants over [0, width) in blocks of up to `most` vectors.
+template <int W, class Block>
 LANAS_INLINE void for_blocks(int width, int most, Block&& block) {
   constexpr Count<W> lanes;
-  constexpr Count<0> none;
   int j = 0;
   while (width - j >= W) {
-    const int left = (width - j) / W;
-    const bool quad = QUADS && width % W == 4;
-    if constexpr (QUADS)
-      if (quad && left == 2) return block(lanes, Count<2>(), Count<1>(), j);
-    int vectors = 2;
-    if (left == 1 || (quad && left % 2 == 1))
-      vectors = 1;
-    else if (left == 3)
-      vectors = std::min(most, 3);
-    if (vectors == 1) block(lanes, Count<1>(), none, j);
-    if (vectors == 2) block(lanes, Count<2>(), none, j);
-    if (vectors == 3) block(lanes, Count<3>(), none, j);
+    const int left = (width - j) / W, vectors = left == 1 ? 1 : left == 3 ? std::min(most, 3) : 2;
+    if (vectors == 1) block(lanes, Count<1>(), j);
+    if (vectors == 2) block(lanes, Count<2>(), j);
+    if (vectors == 3) block(lanes, Count<3>(), j);
     j += vectors * W;
   }
   if constexpr (W == 16)
-    if (width - j >= 8) block(Count<8>(), Count<1>(), none, j), j += 8;
+    if (width - j >= 8) block(Count<8>(), Count<1>(), j), j += 8;
   if constexpr (W > 4)
-    if (j < width) block(Count<4>(), Count<1>(), none, j);
+    if (j < width) block(Count<4>(), Count<1>(), j);
 }
 
 // Pixels that product_rows takes at a time, as many as registers have room for.
@@ -162,7 +127,7 @@ constexpr int kPixels = W == 16 || (W == 8 && V == 1) ? 8 : 4;
 template <int W>
 LANAS_INLINE int product_turns(int width, int pixels) {
   int turns = 0;
-  for_blocks<W, (W > 4)>(width, 3, [&](auto, auto vectors, auto, int) LANAS_LAMBDA {
+  for_blocks<W>(width, 3, [&](auto, auto vectors, int) LANAS_LAMBDA {
     turns += pixels / kPixels<W, decltype(vectors)::value>;
   });
   return turns;
@@ -177,28 +142,38 @@ LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int 
                    (!MASK || one_run(mask, pixels));
   const int rows = run ? 1 : out.count;
   if (run) pixels *= out.count;  // short rows cost a third of a product on their own
-  for_blocks<W, (W > 4)>(w_stride, 3, [&](auto lanes, auto vectors, auto quad, int j) LANAS_LAMBDA {
-    constexpr int L = decltype(lanes)::value, V = decltype(vectors)::value, Q = decltype(quad)::value;
+  for_blocks<W>(w_stride, 3, [&](auto lanes, auto vectors, int j) LANAS_LAMBDA {
+    constexpr int L = decltype(lanes)::value, V = decltype(vectors)::value;
+    const bool narrow = L < W && depth % 4 == 0 && depth <= kNarrowDepth;
+    alignas(64) float narrow_table[L < W ? kNarrowDepth * L : 1];
+    if constexpr (L < W)
+      if (narrow) narrow_weights<W, L>(narrow_table, w + j, w_stride, depth);
     for (int t = 0; t < rows; ++t) {
       float *to = out.row[t] + j, *s = STATS ? sum + j : nullptr, *q = STATS ? square + j : nullptr;
       const float *from = in.row[t], *masking = MASK ? mask.row[t] + j : nullptr,
                   *base = added.count > 0 ? added.row[t] + j : nullptr;
+      if constexpr (L < W)
+        if (narrow) {
+          narrow_row<W, L, STATS, MASK>(to, out.stride, from, in.stride, pixels, depth, narrow_table,
+                                        bias + j, base, added.stride, s, q, masking, mask.stride, ahead);
+          continue;
+        }
       const auto whole = [&](auto count, auto known) LANAS_LAMBDA {
         constexpr int P = decltype(count)::value, kDepth = decltype(known)::value;
         constexpr bool kStretch = STRETCH && kDepth == 0;
-        return product_row<L, P, V, Q, STATS, MASK, kStretch, kDepth>(
+        return product_row<L, P, V, STATS, MASK, kStretch, kDepth>(
             to, out.stride, from, in.stride, pixels, depth, w + j, w_stride, bias + j, base, added.stride, s,
             q, masking, mask.stride, ahead);
       };
       int done = 0;
-      if constexpr (W == 8 && L == 8 && V == 1 && !Q)
+      if constexpr (W == 8 && L == 8 && V == 1)
         done = depth == 8 ? whole(Count<4>(), Count<8>()) : whole(Count<kPixels<W, V>>(), Count<0>());
-      else if constexpr (W == 16 && L == 16 && V == 1 && !Q)
+      else if constexpr (W == 16 && L == 16 && V == 1)
         done = depth == 16 ? whole(Count<8>(), Count<16>()) : whole(Count<kPixels<W, V>>(), Count<0>());
       else
         done = whole(Count<kPixels<W, V>>(), Count<0>());
       if (done < pixels)
-        product_row<L, 1, V, Q, STATS, MASK, false>(
+        product_row<L, 1, V, STATS, MASK, false>(
             to + done * out.stride, out.stride, from + done * in.stride, in.stride, pixels - done, depth,
             w + j, w_stride, bias + j, base ? base + done * added.stride : nullptr, added.stride, s, q,
             MASK ? masking + done * mask.stride : nullptr, mask.stride, ahead);
@@ -305,7 +280,7 @@ LANAS_INLINE void product_gradient_block(float* dw, int dw_stride, const Rows& i
 template <int W>
 LANAS_INLINE void product_gradient(float* dw, int dw_stride, int depth, const Rows& in, const Rows& dy,
                                    int pixels) {
-  for_blocks<W, false>(dw_stride, 2, [&](auto lanes, auto vectors, auto, int j) LANAS_LAMBDA {
+  for_blocks<W>(dw_stride, 2, [&](auto lanes, auto vectors, int j) LANAS_LAMBDA {
     constexpr int L = decltype(lanes)::value, V = decltype(vectors)::value;
     constexpr int kRows = (V == 1 ? 16 : 8) / (W == 16 ? 1 : 2);
     isolated<W>([=]() LANAS_LAMBDA {

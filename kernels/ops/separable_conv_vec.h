@@ -75,6 +75,27 @@ LANAS_INLINE Vec<W> broadcast(float s) {
   return s - Vec<W>{};
 }
 
+// G floats from p, repeated over the lanes by the load itself: where the compiler shuffles what it has
+// loaded, multiply-adds wait for the port.
+template <int W, int G, int... L>
+LANAS_INLINE Vec<W> repeat(const float* p, std::integer_sequence<int, L...>) {
+#if defined(__x86_64__)
+  Vec<W> v;
+  if constexpr (G == 2)
+    asm("vbroadcastsd %1, %0" : "=v"(v) : "m"(*reinterpret_cast<const VecType<2>::unaligned*>(p)));
+  else
+    asm("vbroadcastf32x4 %1, %0" : "=v"(v) : "m"(*reinterpret_cast<const VecType<4>::unaligned*>(p)));
+  return v;
+#else
+  return Vec<W>{p[L % G]...};
+#endif
+}
+template <int W, int G>
+LANAS_INLINE Vec<W> repeat(const float* p) {
+  static_assert(G == 2 || G == 4);
+  return repeat<W, G>(p, std::make_integer_sequence<int, W>());
+}
+
 // Keeps v in a register: the compiler would rather load it again for each multiply-add.
 template <class V>
 LANAS_INLINE V in_register(V v) {
@@ -82,6 +103,18 @@ LANAS_INLINE V in_register(V v) {
   asm("" : "+v"(v));
 #endif
   return v;
+}
+
+// v where it is above 0, else 0. The compiler would compare and then select, each reading v from memory.
+template <class V>
+LANAS_INLINE V rectified(V v) {
+#if defined(__x86_64__)
+  if constexpr (sizeof(V) > 16) {
+    asm("vmaxps %1, %0, %0" : "+v"(v) : "v"(V{}));
+    return v;
+  }
+#endif
+  return v > V{} ? v : V{};
 }
 
 // Pointers and indices through here stay apart in registers, where the compiler would make more of them than
@@ -102,6 +135,16 @@ LANAS_INLINE Vec<W> swap_lanes(Vec<W> v, std::integer_sequence<int, L...>) {
 template <int W, int I>
 LANAS_INLINE Vec<W> swap_lanes(Vec<W> v) {
   return swap_lanes<W, I>(v, std::make_integer_sequence<int, W>());
+}
+// Of each four lanes of a, 0 to 3, and the same four of b, 4 to 7, those named.
+template <int I, int J, int K, int M, class V, int... L>
+LANAS_INLINE V shuffle_quads(V a, V b, std::integer_sequence<int, L...>) {
+  constexpr int kFrom[] = {I, J, K, M}, kSize = int(sizeof...(L));
+  return __builtin_shufflevector(a, b, (L / 4 * 4 + kFrom[L % 4] % 4 + kFrom[L % 4] / 4 * kSize)...);
+}
+template <int I, int J, int K, int M, class V>
+LANAS_INLINE V shuffle_quads(V a, V b) {
+  return shuffle_quads<I, J, K, M>(a, b, std::make_integer_sequence<int, int(sizeof(V) / sizeof(float))>());
 }
 // Calls f(i, v with lanes l and l ^ i swapped) for i in [0, C), an integral constant; C is 4 or 8. Swaps
 // within four lanes take half the time of others, so from 4 on they start from one swap of quads.

@@ -117,7 +117,7 @@ template <int W>
 void forward(const Direct& d, const Tensor& y, const Tensor& x) {
   d.for_each_tile<W>(x, [&](const Chunk& mine, int n, int oy, int count) {
     isolated<W>([&, n, oy, count]() LANAS_LAMBDA {
-      for_blocks<W, false>(y.c, 3, [&](auto lanes, auto vectors, auto, int j) LANAS_LAMBDA {
+      for_blocks<W>(y.c, 3, [&](auto lanes, auto vectors, int j) LANAS_LAMBDA {
         constexpr int L = decltype(lanes)::value, V = decltype(vectors)::value;
         for (int r = 0; r < count; ++r) {
           float* const out = y.at(n, oy + r, 0) + j;
