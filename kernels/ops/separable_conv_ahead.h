@@ -2,6 +2,8 @@
 // at once make the processor wait, and slices of channels and short rows are too much for it to foresee.
 #pragma once
 
+#include <algorithm>
+
 #include "kernels/core/parallel.h"
 #include "kernels/core/tensor.h"
 
@@ -11,14 +13,14 @@ class Ahead {
  public:
   // Image n of t, if there is one; with `step`, every step-th row and column from `first` on. What goes
   // beyond kRuns is left out.
-  void add(const Tensor& t, int n, bool write, int step = 1, int first = 0) {
+  void add(const Tensor& t, int n, int step = 1, int first = 0) {
     if (!t || n >= t.n) return;
     const bool whole = step * t.stride <= 2 * kLine;  // few lines between the pixels
     const int rows = step == 1 ? t.h : 1, columns = (t.w - first + step - 1) / step;
     for (int row = first; row < t.h; row += step == 1 ? t.h : step) {
-      if (whole) push(t.at(n, row, 0), kLine, (rows * t.w * t.stride + kLine - 1) / kLine, write);
+      if (whole) push(t.at(n, row, 0), kLine, (rows * t.w * t.stride + kLine - 1) / kLine);
       for (int c = 0; !whole && c < t.c; c += kLine)
-        push(t.at(n, row, first) + c, step * t.stride, rows * columns, write);
+        push(t.at(n, row, first) + c, step * t.stride, rows * columns);
     }
   }
   // Memory whose lines a loop asks for itself, one each turn: a call between its turns takes registers.
@@ -31,40 +33,54 @@ class Ahead {
     if (stretches()) lines_ -= turns, line_ += ptrdiff_t(turns) * kLine;
     return line;
   }
-  // Everything added is asked for within so many calls of some().
-  void pace(int calls) { pace_ = calls > 0 ? (left_ + calls - 1) / calls : left_; }
-  LANAS_INLINE void some() { ask(pace_); }
-  void rest() { ask(left_); }
+  // After the last add(): everything added is asked for within so many calls of some().
+  void pace(int calls) {
+    pace_ = calls > 0 ? (total_ + calls - 1) / calls : total_;
+    if (total_ > 0)
+      run_ = runs_[begin_++];
+    else
+      run_.left = 1;  // never reached
+  }
+  LANAS_INLINE void some() {
+    if (pace_ < run_.left)
+      run_.ask(pace_);
+    else
+      cross(pace_);
+  }
+  void rest() { cross(total_); }
 
  private:
   static constexpr int kLine = 16;  // floats
   static constexpr int kRuns = 256;
   struct Run {  // lines `step` floats apart
     const float* at;
-    int step, left;
-    bool write;
-  };
-  void push(const float* at, int step, int count, bool write) {
-    if (end_ == kRuns) return;
-    runs_[end_++] = {at, step, count, write};
-    left_ += count;
-  }
-  LANAS_INLINE void ask(int count) {
-    while (count > 0 && begin_ < end_) {
-      Run& run = runs_[begin_];
-      const int n = count < run.left ? count : run.left;
-      for (int i = 0; i < n; ++i, run.at += run.step)
-        if (run.write)
-          __builtin_prefetch(run.at, 1, 2);
-        else
-          __builtin_prefetch(run.at, 0, 2);
-      count -= n, left_ -= n;
-      if ((run.left -= n) == 0) ++begin_;
+    ptrdiff_t step;
+    int left;
+    LANAS_INLINE void ask(int lines) {
+      const float* line = at;
+      for (int i = 0; i < lines; ++i, line += step) __builtin_prefetch(line, 0, 2);
+      at = line, left -= lines;
     }
+  };
+  void push(const float* at, int step, int count) {
+    if (end_ == kRuns) return;
+    runs_[end_++] = {at, step, count};
+    total_ += count;
+  }
+  // Lines of this run and the next ones.
+  __attribute__((noinline)) void cross(int lines) {
+    for (;;) {
+      const int n = std::min(lines, run_.left);
+      run_.ask(n);
+      if ((lines -= n) == 0) return;
+      if (begin_ == end_) break;
+      run_ = runs_[begin_++];
+    }
+    pace_ = 0, run_.left = 1;  // the end of all asking
   }
 
-  Run runs_[kRuns];
-  int begin_ = 0, end_ = 0, left_ = 0, pace_ = 0;
+  Run runs_[kRuns], run_{};
+  int begin_ = 0, end_ = 0, total_ = 0, pace_ = 0;
   const float* line_ = nullptr;
   int64_t lines_ = 0;
 };

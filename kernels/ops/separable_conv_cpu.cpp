@@ -226,8 +226,8 @@ LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int 
   const bool weights_ahead = !STATS && plan.op.transposed && n == 0;
   Ahead lines, *const ahead = STATS || weights_ahead ? &lines : nullptr;
   if (STATS) {
-    if (!next) lines.add(f.x, n + 1, false, plan.spread(), plan.op.offset);
-    lines.add(next ? next->y : after.y, next ? n : n + 1, true);
+    if (!next) lines.add(f.x, n + 1, plan.spread(), plan.op.offset);
+    lines.add(next ? next->y : after.y, next ? n : n + 1);
     lines.pace((depthwise ? plan.y.h * plan.d_vectors() / plan.tile : 0) +
                (plan.flat ? 0 : product_turns<W>(plan.cout_pad, plan.y.h * plan.y.w)));
   }

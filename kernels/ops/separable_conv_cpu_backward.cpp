@@ -185,12 +185,12 @@ LANAS_INLINE void ask_ahead(const Backwards& all, const Backward& b, int n, bool
   const bool last = b.unit + 1 == plan.common.units;
   const GradientView<float>& dy = last ? all.units[0].dy : (&b + 1)->dy;
   const int next = last ? n + 1 : n;
-  ahead.add(dy.g, next, false);
-  if (dy.factors) ahead.add(dy.v, next, false);
+  ahead.add(dy.g, next);
+  if (dy.factors) ahead.add(dy.v, next);
   if (last) {
     const Tensor out = plan.op.norm ? b.dz : b.gradient.dx;
-    ahead.add(b.x, next, false, plan.spread(), plan.op.offset);
-    ahead.add(out, next, true, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);
+    ahead.add(b.x, next, plan.spread(), plan.op.offset);
+    ahead.add(out, next, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);
   }
   // Stencils call for each vector of a tile's rows, products that are not flat for each few pixels.
   const int phases = b.lattice.phases * b.lattice.phases;

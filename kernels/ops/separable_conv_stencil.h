@@ -18,15 +18,13 @@ struct StencilShape {
   const int* column;   // [k]: floats from the row's start to the first input of kernel column kx
 };
 
-// AVX-512 has 32 registers, enough for all weights or sums of a kernel. With 16 a kernel column or two of
-// them stay there, with two vectors of a row under way at once; and addresses are made from one to the next,
-// where the compiler would keep all of them, in memory.
+// With 16 registers a kernel column or two of weights or sums stay there, with two vectors of a row under way
+// at once. AVX-512 has 32: room for the weights of a kernel of 3, and of a kernel of 5 for two sums of each
+// row, of its even and its odd columns: four sums are too few for a processor with two multiply-adds a cycle.
 template <int W>
 constexpr bool kFewRegisters = W < 16;
-template <int W>
-LANAS_INLINE const float* address(const float* p) {
-  return kFewRegisters<W> ? opaque(p) : p;
-}
+template <int W, int K>
+constexpr int kChains = W == 16 && K == 5 ? 2 : 1;
 
 // Rows of most tiles, where a row has so many floats. With eight rows a small kernel takes fewer loads for a
 // multiply-add; the registers must have room for their sums, the caches for the rows.
@@ -41,33 +39,37 @@ LANAS_INLINE void stencil_vectors(float* const* out, const float* in, const Vec<
                                   const float* weights, const StencilShape& s, int v, bool add) {
   constexpr int kInputs = Step * (ROWS - 1) + K;
   const ptrdiff_t apart = ptrdiff_t(s.period) * W;
-  Vec<W> acc[U][ROWS] = {};
+  Vec<W> acc[kChains<W, K>][U][ROWS] = {};
   if (add)
 #pragma GCC unroll 2
     for (int u = 0; u < U; ++u)
 #pragma GCC unroll 8
-      for (int t = 0; t < ROWS; ++t) acc[u][t] = load<W>(out[t] + (v + u * s.period) * W);
+      for (int t = 0; t < ROWS; ++t) acc[0][u][t] = load<W>(out[t] + (v + u * s.period) * W);
 #pragma GCC unroll 8
   for (int kx = 0; kx < K; ++kx) {
     Vec<W> w[K];
 #pragma GCC unroll 8
     for (int ky = 0; ky < K; ++ky)
       w[ky] = held ? held[ky * K + kx] : in_register(load<W>(weights + (ky * K + kx) * W));
-    const float* from = address<W>(in + s.column[kx] + v * W);
+    const float* from = opaque(in + s.column[kx] + v * W);
 #pragma GCC unroll 24
-    for (int i = 0; i < kInputs; ++i, from = address<W>(from + s.row_step))
+    for (int i = 0; i < kInputs; ++i, from = opaque(from + s.row_step))
 #pragma GCC unroll 2
       for (int u = 0; u < U; ++u) {
         const Vec<W> x = in_register(load<W>(from + u * apart));
 #pragma GCC unroll 8
         for (int t = 0; t < ROWS; ++t)
-          if (0 <= i - Step * t && i - Step * t < K) acc[u][t] += w[i - Step * t] * x;
+          if (0 <= i - Step * t && i - Step * t < K)
+            multiply_add(acc[kx % kChains<W, K>][u][t], w[i - Step * t], x);
       }
   }
 #pragma GCC unroll 2
   for (int u = 0; u < U; ++u)
 #pragma GCC unroll 8
-    for (int t = 0; t < ROWS; ++t) store<W>(out[t] + (v + u * s.period) * W, acc[u][t]);
+    for (int t = 0; t < ROWS; ++t) {
+      if constexpr (kChains<W, K> == 2) acc[0][u][t] += acc[1][u][t];
+      store<W>(out[t] + (v + u * s.period) * W, acc[0][u][t]);
+    }
 }
 
 // out[t][v] (+)= sum_{ky,kx} w[ky,kx] in[Step*t + ky][v + column kx]; add: to what out holds.
@@ -96,12 +98,12 @@ LANAS_INLINE void stencil_loops(float* const* out, const float* in, const float*
     }
   } else {
     for (int phase = 0; phase < s.period; ++phase, weights += K * K * W) {
-      Vec<W> w[K * K];
-#pragma GCC unroll 32
-      for (int i = 0; i < K * K; ++i) w[i] = load<W>(weights + i * W);
+      Vec<W> held[K * K];
+#pragma GCC unroll 16
+      for (int i = 0; K <= 3 && i < K * K; ++i) held[i] = load<W>(weights + i * W);
       for (int v = phase; v < s.vectors; v += s.period) {
         if (ahead) ahead->some();
-        stencil_vectors<W, K, Step, ROWS, 1>(out, in, w, weights, s, v, add);
+        stencil_vectors<W, K, Step, ROWS, 1>(out, in, K <= 3 ? held : nullptr, weights, s, v, add);
       }
     }
   }
@@ -124,13 +126,13 @@ LANAS_INLINE void stencil_gradient_columns(float* sums, const float* const* g, c
     for (int t = 0; t < ROWS; ++t) d[t] = load<W>(g[t] + v * W);
     const float* from[COLUMNS];
 #pragma GCC unroll 8
-    for (int kx = 0; kx < COLUMNS; ++kx) from[kx] = address<W>(in + s.column[Column + kx] + v * W);
+    for (int kx = 0; kx < COLUMNS; ++kx) from[kx] = opaque(in + s.column[Column + kx] + v * W);
     const auto tap = [&](int i, int kx) LANAS_LAMBDA {
       const Vec<W> x = in_register(load<W>(from[kx]));
-      from[kx] = address<W>(from[kx] + s.row_step);
+      from[kx] = opaque(from[kx] + s.row_step);
 #pragma GCC unroll 8
       for (int t = 0; t < ROWS; ++t)
-        if (0 <= i - Step * t && i - Step * t < K) acc[i - Step * t][kx] += d[t] * x;
+        if (0 <= i - Step * t && i - Step * t < K) multiply_add(acc[i - Step * t][kx], d[t], x);
     };
     if constexpr (kFewRegisters<W>) {  // few sums: as far as can be from one addition to a sum to its next
 #pragma GCC unroll 24

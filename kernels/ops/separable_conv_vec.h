@@ -117,6 +117,19 @@ LANAS_INLINE V rectified(V v) {
   return v > V{} ? v : V{};
 }
 
+// acc += a * b, in place: the compiler would put sums into other registers, and moves take the ports of
+// multiply-adds.
+template <class V>
+LANAS_INLINE void multiply_add(V& acc, V a, V b) {
+#if defined(__x86_64__)
+  if constexpr (sizeof(V) > 16) {
+    asm("vfmadd231ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+    return;
+  }
+#endif
+  acc += a * b;
+}
+
 // Pointers and indices through here stay apart in registers, where the compiler would make more of them than
 // there are.
 template <class T>
