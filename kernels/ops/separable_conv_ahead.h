@@ -36,10 +36,7 @@ class Ahead {
   // After the last add(): everything added is asked for within so many calls of some().
   void pace(int calls) {
     pace_ = calls > 0 ? (total_ + calls - 1) / calls : total_;
-    if (total_ > 0)
-      run_ = runs_[begin_++];
-    else
-      run_.left = 1;  // never reached
+    if (total_ > 0) run_ = runs_[begin_++];
   }
   LANAS_INLINE void some() {
     if (pace_ < run_.left)
@@ -76,10 +73,10 @@ class Ahead {
       if (begin_ == end_) break;
       run_ = runs_[begin_++];
     }
-    pace_ = 0, run_.left = 1;  // the end of all asking
+    pace_ = 0, run_ = {nullptr, 0, 1};  // the end of all asking
   }
 
-  Run runs_[kRuns], run_{};
+  Run runs_[kRuns], run_{nullptr, 0, 1};  // a run of one line is never asked for: see some()
   int begin_ = 0, end_ = 0, total_ = 0, pace_ = 0;
   const float* line_ = nullptr;
   int64_t lines_ = 0;
