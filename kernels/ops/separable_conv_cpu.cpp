@@ -76,7 +76,6 @@ namespace {
 // of their time here if it goes one by one.
 void transpose(float* to, ptrdiff_t to_pitch, const float* from, ptrdiff_t from_pitch, int rows,
                int columns) {
-  using Mask = VecType<4>::mask;
   int j = 0;
   for (; j + 4 <= columns; j += 4) {
     int i = 0;
@@ -84,15 +83,13 @@ void transpose(float* to, ptrdiff_t to_pitch, const float* from, ptrdiff_t from_
       const float* f = from + j * from_pitch + i;
       const Vec<4> a = load<4>(f), b = load<4>(f + from_pitch), c = load<4>(f + 2 * from_pitch),
                    d = load<4>(f + 3 * from_pitch);
-      const Vec<4> ac0 = __builtin_shuffle(a, c, Mask{0, 4, 1, 5}),
-                   ac1 = __builtin_shuffle(a, c, Mask{2, 6, 3, 7}),
-                   bd0 = __builtin_shuffle(b, d, Mask{0, 4, 1, 5}),
-                   bd1 = __builtin_shuffle(b, d, Mask{2, 6, 3, 7});
+      const Vec<4> ac0 = shuffle_quads<0, 4, 1, 5>(a, c), ac1 = shuffle_quads<2, 6, 3, 7>(a, c);
+      const Vec<4> bd0 = shuffle_quads<0, 4, 1, 5>(b, d), bd1 = shuffle_quads<2, 6, 3, 7>(b, d);
       float* t = to + i * to_pitch + j;
-      store<4>(t, __builtin_shuffle(ac0, bd0, Mask{0, 4, 1, 5}));
-      store<4>(t + to_pitch, __builtin_shuffle(ac0, bd0, Mask{2, 6, 3, 7}));
-      store<4>(t + 2 * to_pitch, __builtin_shuffle(ac1, bd1, Mask{0, 4, 1, 5}));
-      store<4>(t + 3 * to_pitch, __builtin_shuffle(ac1, bd1, Mask{2, 6, 3, 7}));
+      store<4>(t, shuffle_quads<0, 4, 1, 5>(ac0, bd0));
+      store<4>(t + to_pitch, shuffle_quads<2, 6, 3, 7>(ac0, bd0));
+      store<4>(t + 2 * to_pitch, shuffle_quads<0, 4, 1, 5>(ac1, bd1));
+      store<4>(t + 3 * to_pitch, shuffle_quads<2, 6, 3, 7>(ac1, bd1));
     }
     for (; i < rows; ++i)
       for (int k = j; k < j + 4; ++k) to[i * to_pitch + k] = from[k * from_pitch + i];
