@@ -44,7 +44,9 @@ class Ahead {
     else
       cross(pace_);
   }
-  void rest() { cross(total_); }
+  void rest() {
+    if (pace_ > 0) cross(total_);
+  }
 
  private:
   static constexpr int kLine = 16;  // floats
@@ -64,7 +66,7 @@ class Ahead {
     runs_[end_++] = {at, step, count};
     total_ += count;
   }
-  // Lines of this run and the next ones.
+  // So many lines of this run and the next ones.
   __attribute__((noinline)) void cross(int lines) {
     for (;;) {
       const int n = std::min(lines, run_.left);
@@ -73,10 +75,11 @@ class Ahead {
       if (begin_ == end_) break;
       run_ = runs_[begin_++];
     }
-    pace_ = 0, run_ = {nullptr, 0, 1};  // the end of all asking
+    pace_ = 0, run_ = {nullptr, 0, 1};  // the end: see below
   }
 
-  Run runs_[kRuns], run_{nullptr, 0, 1};  // a run of one line is never asked for: see some()
+  // run_: the one under way; of the empty one, with a pace of 0, some() asks for none of its one line.
+  Run runs_[kRuns], run_{nullptr, 0, 1};
   int begin_ = 0, end_ = 0, total_ = 0, pace_ = 0;
   const float* line_ = nullptr;
   int64_t lines_ = 0;

@@ -102,7 +102,7 @@ LANAS_INLINE void for_channels(int c, F&& f) {
 template <int W, int C, int... L>
 LANAS_INLINE void split_row(float* even, float* odd, const float* from, int pixels, int c, bool relu,
                             std::integer_sequence<int, L...>) {
-  const auto rectify = [&](auto v) LANAS_LAMBDA { return !relu || v > 0.0f ? v : v - v; };
+  const auto rectify = [&](auto v) LANAS_LAMBDA { return relu ? rectified(v) : v; };
   int p = 0;
   if constexpr (C > 0)
     for (constexpr int kTwo = 2 * W / C; p + kTwo <= pixels; p += kTwo, from += 2 * W, even += W, odd += W) {

@@ -23,7 +23,7 @@ struct StencilShape {
 // row, of its even and its odd columns: four sums are too few for a processor with two multiply-adds a cycle.
 template <int W>
 constexpr bool kFewRegisters = W < 16;
-template <int W, int K>
+template <int W, int K>  // sums of a row
 constexpr int kChains = W == 16 && K == 5 ? 2 : 1;
 
 // Rows of most tiles, where a row has so many floats. With eight rows a small kernel takes fewer loads for a
@@ -98,12 +98,13 @@ LANAS_INLINE void stencil_loops(float* const* out, const float* in, const float*
     }
   } else {
     for (int phase = 0; phase < s.period; ++phase, weights += K * K * W) {
-      Vec<W> held[K * K];
+      constexpr int kHeld = kChains<W, K> == 1 ? K * K : 0;
+      Vec<W> held[kHeld + 1];
 #pragma GCC unroll 16
-      for (int i = 0; K <= 3 && i < K * K; ++i) held[i] = load<W>(weights + i * W);
+      for (int i = 0; i < kHeld; ++i) held[i] = load<W>(weights + i * W);
       for (int v = phase; v < s.vectors; v += s.period) {
         if (ahead) ahead->some();
-        stencil_vectors<W, K, Step, ROWS, 1>(out, in, K <= 3 ? held : nullptr, weights, s, v, add);
+        stencil_vectors<W, K, Step, ROWS, 1>(out, in, kHeld > 0 ? held : nullptr, weights, s, v, add);
       }
     }
   }

@@ -26,12 +26,16 @@ TEST(Cost, CountsMemory) {
   const Genotype darts = resolve_genotype("DARTS_V2");
   const double one = count_cost(CostMetric::peak_memory, network(8, 5, 1), darts);
   const double two = count_cost(CostMetric::peak_memory, network(8, 5, 2), darts);
-  // At least the folded weights and the image; activations grow with the batch, weights do not.
+  const double eight = count_cost(CostMetric::peak_memory, network(8, 5, 8), darts);
+  // At least the folded weights and the image; activations grow with the batch up to what
+  // goes through the network at once, images beyond it, weights do not.
   const double weights = 4.0 * double(count_network(network(8, 5, 1), darts).parameters) / (1 << 20);
   EXPECT_GT(one, 0.9 * weights + 4.0 * 32 * 32 * 3 / (1 << 20));
   EXPECT_LT(one, 10);
   EXPECT_GT(two, 1.3 * one);
   EXPECT_LT(two, 2 * one);
+  EXPECT_GT(eight, two);
+  EXPECT_LT(eight, 8 * one);
 }
 
 TEST(Cost, NamesItsMetrics) {
