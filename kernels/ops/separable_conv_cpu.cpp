@@ -236,7 +236,8 @@ LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int 
     if (depthwise) {
       const float* in = t.padded + ptrdiff_t((o - begin) * plan.op.stride + plan.inset) * plan.pitch;
       with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
-        stencil<W, k, jump, count>(d.row, in, f.depthwise, shape, false, STATS ? ahead : nullptr);
+        stencil<W, k, jump, count>({t.d, plan.d_pitch}, in, f.depthwise, shape, false,
+                                   STATS ? ahead : nullptr);
       });
     } else {
       for (int r = 0; r < rows; ++r) gather_row<W>(d.row[r], plan, f.x, n, o + r * plan.step, f.norm);

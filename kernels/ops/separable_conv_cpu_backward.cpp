@@ -70,6 +70,10 @@ LANAS_INLINE void masked_input_rows(const Backward& b, const Rows& d, const Rows
                     b.gradient.beta_dx != 0, ahead);
 }
 
+// dy goes from its parts to the products by so many rows of a tile at a time, so that it is still in L1
+// there; weight gradients of more channels are too many to be taken up and put down that often.
+constexpr int kPartRows = 2, kPartChannels = 32;
+
 // dd, and with it everything but dz, of one tile of output rows.
 template <int W>
 LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, int n, int o, int rows,
@@ -88,7 +92,7 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
   const StencilShape shape = plan.stencil_shape();
   if (depthwise && b.want_dp)
     with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
-      stencil<W, k, jump, count>(d.row, in, b.depthwise, shape, false, ahead);
+      stencil<W, k, jump, count>({t.d, plan.d_pitch}, in, b.depthwise, shape, false, ahead);
     });
   const bool writes_dx = b.writes_dx();
   if (!depthwise && (b.want_dp || !writes_dx))
@@ -96,14 +100,23 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
   if (plan.flat) {
     flat_rows<W>(b, t, dd, d, n, o);
   } else {
-    const Rows dy = dy_rows<W>(b, t, n, o, rows);
-    if (b.want_dp) product_gradient<W>(t.dp, plan.cout_pad, plan.x.c, d, dy, plan.y.w);
-    if (writes_dx) return masked_input_rows<W>(b, d, dy, n, o, ahead);
-    if (b.want_dw || b.want_dz) input_rows<W>(b, t, dd, dy, ahead);
+    const int most = b.want_dp && c > kPartChannels ? rows : kPartRows;
+    for (int r = 0; r < rows; r += most) {
+      Rows d_part{{}, std::min(most, rows - r), c}, dd_part = d_part;
+      for (int i = 0; i < d_part.count; ++i) d_part.row[i] = d.row[r + i], dd_part.row[i] = dd.row[r + i];
+      const Rows dy = dy_rows<W>(b, t, n, o + r * plan.step, d_part.count);
+      if (b.want_dp) product_gradient<W>(t.dp, plan.cout_pad, plan.x.c, d_part, dy, plan.y.w);
+      if (writes_dx)
+        masked_input_rows<W>(b, d_part, dy, n, o + r, ahead);
+      else if (b.want_dw || b.want_dz)
+        input_rows<W>(b, t, dd_part, dy, ahead);
+    }
+    if (writes_dx) return;
   }
   if (b.want_dw)
     with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
-      stencil_gradient<W, k, jump, count>(t.dw, dd.row, in, shape, ahead);
+      stencil_gradient<W, k, jump, count>(t.dw, {dd.row[0], plan.step * ptrdiff_t(b.wide_pitch)}, in, shape,
+                                          ahead);
     });
   if (!b.want_dz || depthwise) return;
   for (int r = 0; r < rows; ++r)
@@ -160,21 +173,21 @@ LANAS_INLINE void input_gradient(const Backward& b, const Backward::Thread& t, i
   const float* activated = t.padded + plan.column_of(ix + plan.common.pad);
   float* sum = t.dz_sum + ptrdiff_t((iy * stride + ix) * b.sum_rows()) * b.sum_pitch();
   const bool several = plan.common.units > 1;
-  for_tiles(0, height, l.spacing, tile_rows(plan.lanes, l.taps, width * c),
-            [&](int o, int rows) LANAS_LAMBDA {
-              float* dz[kTileRows];
-              for (int r = 0; r < rows; ++r)
-                dz[r] = several ? sum + ptrdiff_t(o + r * l.spacing) * b.sum_pitch()
-                                : t.rows + ptrdiff_t(r) * b.wide_pitch;
-              with_constants<W>(l.taps, 1, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
-                stencil<W, k, jump, count>(dz, from + o * b.wide_pitch, b.flipped[parity_y][parity_x], shape,
-                                           several && !b.writes_sum(), ahead);
-              });
-              for (int r = 0; r < rows && !several; ++r) {
-                const int y = iy + (o + r * l.spacing) * stride;
-                finish_row<W>(b, t, dz[r], activated + (y + plan.common.pad) * plan.pitch, n, y, ix, stride);
-              }
-            });
+  for_tiles(
+      0, height, l.spacing, tile_rows(plan.lanes, l.taps, width * c), [&](int o, int rows) LANAS_LAMBDA {
+        const StencilRows dz =
+            several ? StencilRows{sum + ptrdiff_t(o) * b.sum_pitch(), ptrdiff_t(l.spacing) * b.sum_pitch()}
+                    : StencilRows{t.rows, b.wide_pitch};
+        with_constants<W>(l.taps, 1, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
+          stencil<W, k, jump, count>(dz, from + o * b.wide_pitch, b.flipped[parity_y][parity_x], shape,
+                                     several && !b.writes_sum(), ahead);
+        });
+        for (int r = 0; r < rows && !several; ++r) {
+          const int y = iy + (o + r * l.spacing) * stride;
+          finish_row<W>(b, t, dz.first + r * dz.step, activated + (y + plan.common.pad) * plan.pitch, n, y,
+                        ix, stride);
+        }
+      });
 }
 
 // What comes after image n of a unit: dy of the next unit, or that of the first, x and dx of the next image.

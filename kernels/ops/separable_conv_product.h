@@ -28,16 +28,12 @@ LANAS_INLINE bool one_run(const Rows& rows, int pixels) {
 // One row times V vectors of columns, P pixels at a time; returns the pixels done. added: what the products
 // are added to, out or another row; null: nothing. STATS: adds the outputs and their squares to sum and
 // square. MASK: products where mask is not above 0 become 0. STRETCH: each turn asks for a line of ahead's
-// stretch. DEPTH: where not 0, it is depth, and the weights of V = 1 stay in registers.
-template <int W, int P, int V, bool STATS, bool MASK, bool STRETCH, int DEPTH = 0>
+// stretch.
+template <int W, int P, int V, bool STATS, bool MASK, bool STRETCH>
 LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in_stride, int pixels,
                              int depth, const float* w, int w_stride, const float* bias, const float* added,
                              int added_stride, float* sum, float* square, const float* mask, int mask_stride,
                              Ahead* ahead) {
-  static_assert(DEPTH == 0 || V == 1);
-  Vec<W> held[DEPTH + 1];
-#pragma GCC unroll 16
-  for (int i = 0; i < DEPTH; ++i) held[i] = load<W>(w + i * w_stride);
   int p = 0;
   for (; p + P <= pixels; p += P, in += P * in_stride, out += P * out_stride) {
     if (ahead) ahead->some();
@@ -55,11 +51,7 @@ LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in
     const float* line = nullptr;
     ptrdiff_t line_step = 0;
     if constexpr (STRETCH) line = ahead->take(depth, line_step);
-#pragma GCC unroll 16
-    for (int i = 0; i < DEPTH; ++i)
-#pragma GCC unroll 8
-      for (int r = 0; r < P; ++r) acc[r][0] += x[r][i] * held[i];
-    for (int i = 0; DEPTH == 0 && i < depth; ++i, wi += w_stride) {
+    for (int i = 0; i < depth; ++i, wi += w_stride) {
       if constexpr (STRETCH) __builtin_prefetch(line, 0, 2), line += line_step;
       Vec<W> b[V];
 #pragma GCC unroll 4
@@ -92,6 +84,41 @@ LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in
       store<W>(sum + v * W, s), store<W>(square + v * W, q);
     }
   }
+  return p;
+}
+
+// As many columns as depth, a vector of them, all packed: the weights stay in registers, and addresses known
+// beforehand leave the compiler nothing to keep but them. Returns the pixels done.
+template <int W, bool STATS>
+LANAS_INLINE int square_row(float* out, const float* in, int pixels, const float* w, const float* bias,
+                            const float* added, int added_stride, float* sum, float* square, Ahead* ahead) {
+  constexpr int P = W == 16 ? 8 : 4;
+  Vec<W> weights[W], s = {}, q = {};
+#pragma GCC unroll 16
+  for (int i = 0; i < W; ++i) weights[i] = in_register(load<W>(w + i * W));
+  if constexpr (STATS) s = load<W>(sum), q = load<W>(square);
+  int p = 0;
+  for (; p + P <= pixels; p += P, in += P * W, out += P * W) {
+    if (ahead) ahead->some();
+    Vec<W> acc[P];
+#pragma GCC unroll 8
+    for (int r = 0; r < P; ++r) acc[r] = in_register(load<W>(bias));
+    if (added) {
+#pragma GCC unroll 8
+      for (int r = 0; r < P; ++r) acc[r] += load<W>(added + r * added_stride);
+      added += P * added_stride;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < W; ++i)
+#pragma GCC unroll 8
+      for (int r = 0; r < P; ++r) acc[r] += in[r * W + i] * weights[i];
+#pragma GCC unroll 8
+    for (int r = 0; r < P; ++r) {
+      store<W>(out + r * W, acc[r]);
+      if constexpr (STATS) s += acc[r], multiply_add(q, acc[r], acc[r]);
+    }
+  }
+  if constexpr (STATS) store<W>(sum, s), store<W>(square, q);
   return p;
 }
 
@@ -158,20 +185,15 @@ LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int 
                                         bias + j, base, added.stride, s, q, masking, mask.stride, ahead);
           continue;
         }
-      const auto whole = [&](auto count, auto known) LANAS_LAMBDA {
-        constexpr int P = decltype(count)::value, kDepth = decltype(known)::value;
-        constexpr bool kStretch = STRETCH && kDepth == 0;
-        return product_row<L, P, V, STATS, MASK, kStretch, kDepth>(
-            to, out.stride, from, in.stride, pixels, depth, w + j, w_stride, bias + j, base, added.stride, s,
-            q, masking, mask.stride, ahead);
-      };
+      constexpr int P = kPixels<W, V>;
       int done = 0;
-      if constexpr (W == 8 && L == 8 && V == 1)
-        done = depth == 8 ? whole(Count<4>(), Count<8>()) : whole(Count<kPixels<W, V>>(), Count<0>());
-      else if constexpr (W == 16 && L == 16 && V == 1)
-        done = depth == 16 ? whole(Count<8>(), Count<16>()) : whole(Count<kPixels<W, V>>(), Count<0>());
-      else
-        done = whole(Count<kPixels<W, V>>(), Count<0>());
+      if constexpr (W > 4 && L == W && V == 1 && !MASK)
+        if (depth == W && w_stride == W && in.stride == W && out.stride == W)
+          done = square_row<W, STATS>(to, from, pixels, w, bias, base, added.stride, s, q, ahead);
+      if (done == 0)
+        done = product_row<L, P, V, STATS, MASK, STRETCH>(to, out.stride, from, in.stride, pixels, depth,
+                                                          w + j, w_stride, bias + j, base, added.stride, s, q,
+                                                          masking, mask.stride, ahead);
       if (done < pixels)
         product_row<L, 1, V, STATS, MASK, false>(
             to + done * out.stride, out.stride, from + done * in.stride, in.stride, pixels - done, depth,

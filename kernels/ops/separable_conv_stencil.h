@@ -20,7 +20,7 @@ struct StencilShape {
 
 // With 16 registers a kernel column or two of weights or sums stay there, with two vectors of a row under way
 // at once. AVX-512 has 32: room for the weights of a kernel of 3, and of a kernel of 5 for two sums of each
-// row, of its even and its odd columns: four sums are too few for a processor with two multiply-adds a cycle.
+// row, of its even and its odd columns, which take turns: a sum waits for what was added to it before.
 template <int W>
 constexpr bool kFewRegisters = W < 16;
 template <int W, int K>  // sums of a row
@@ -29,91 +29,115 @@ constexpr int kChains = W == 16 && K == 5 ? 2 : 1;
 // Rows of most tiles, where a row has so many floats. With eight rows a small kernel takes fewer loads for a
 // multiply-add; the registers must have room for their sums, the caches for the rows.
 LANAS_INLINE int tile_rows(int lanes, int k, int floats) {
-  return lanes == 16 && (k == 2 || k == 3) && floats <= 512 ? kTileRows : 4;
+  return lanes == 16 && (k == 2 || k == 3 || k == 5) && floats <= 512 ? kTileRows : 4;
 }
 
-// Vectors v, v + period, ... (U of them) of all rows of a tile; weights: [K*K][W] of their phase, held: the
-// same in registers, or null.
-template <int W, int K, int Step, int ROWS, int U>
-LANAS_INLINE void stencil_vectors(float* const* out, const float* in, const Vec<W>* held,
-                                  const float* weights, const StencilShape& s, int v, bool add) {
-  constexpr int kInputs = Step * (ROWS - 1) + K;
-  const ptrdiff_t apart = ptrdiff_t(s.period) * W;
-  Vec<W> acc[kChains<W, K>][U][ROWS] = {};
-  if (add)
+// Rows of vectors, `step` floats apart.
+struct StencilRows {
+  float* first;
+  ptrdiff_t step;
+};
+
+// Kernel columns [kx, kx + N) of stencil_vectors, in turn: what is added to one sum waits for what was.
+template <int W, int K, int Step, int ROWS, int U, int N>
+LANAS_INLINE void stencil_columns(Vec<W> (*acc)[U][ROWS], const float* in, const ptrdiff_t* column,
+                                  const Vec<W>* held, const float* weights, const StencilShape& s, int kx) {
+  Vec<W> w[N][K];
+  const float* from[N];
 #pragma GCC unroll 2
-    for (int u = 0; u < U; ++u)
-#pragma GCC unroll 8
-      for (int t = 0; t < ROWS; ++t) acc[0][u][t] = load<W>(out[t] + (v + u * s.period) * W);
-#pragma GCC unroll 8
-  for (int kx = 0; kx < K; ++kx) {
-    Vec<W> w[K];
+  for (int n = 0; n < N; ++n) {
 #pragma GCC unroll 8
     for (int ky = 0; ky < K; ++ky)
-      w[ky] = held ? held[ky * K + kx] : in_register(load<W>(weights + (ky * K + kx) * W));
-    const float* from = opaque(in + s.column[kx] + v * W);
+      w[n][ky] = held ? held[ky * K + kx + n] : in_register(load<W>(weights + (ky * K + kx + n) * W));
+    from[n] = opaque(in + column[kx + n]);
+  }
 #pragma GCC unroll 24
-    for (int i = 0; i < kInputs; ++i, from = opaque(from + s.row_step))
+  for (int i = 0; i < Step * (ROWS - 1) + K; ++i)
+#pragma GCC unroll 2
+    for (int n = 0; n < N; ++n) {
 #pragma GCC unroll 2
       for (int u = 0; u < U; ++u) {
-        const Vec<W> x = in_register(load<W>(from + u * apart));
+        const Vec<W> x = in_register(load<W>(from[n] + ptrdiff_t(u * s.period) * W));
 #pragma GCC unroll 8
         for (int t = 0; t < ROWS; ++t)
           if (0 <= i - Step * t && i - Step * t < K)
-            multiply_add(acc[kx % kChains<W, K>][u][t], w[i - Step * t], x);
+            multiply_add(acc[(kx + n) % kChains<W, K>][u][t], w[n][i - Step * t], x);
       }
-  }
-#pragma GCC unroll 2
-  for (int u = 0; u < U; ++u)
+      from[n] = opaque(from[n] + s.row_step);
+    }
+}
+
+// The vectors at out and in and the one `period` further on (U of them), of all rows of a tile; weights:
+// [K*K][W] of their phase, held: the same in registers, or null.
+template <int W, int K, int Step, int ROWS, int U>
+LANAS_INLINE void stencil_vectors(StencilRows out, const float* in, const ptrdiff_t* column,
+                                  const Vec<W>* held, const float* weights, const StencilShape& s, bool add) {
+  const ptrdiff_t apart = ptrdiff_t(s.period) * W;
+  Vec<W> acc[kChains<W, K>][U][ROWS] = {};
+  if (add) {
+    const float* row = opaque(out.first);
 #pragma GCC unroll 8
-    for (int t = 0; t < ROWS; ++t) {
+    for (int t = 0; t < ROWS; ++t, row = opaque(row + out.step))
+#pragma GCC unroll 2
+      for (int u = 0; u < U; ++u) acc[0][u][t] = load<W>(row + u * apart);
+  }
+  constexpr int N = kChains<W, K>;
+#pragma GCC unroll 8
+  for (int kx = 0; kx + N <= K; kx += N)
+    stencil_columns<W, K, Step, ROWS, U, N>(acc, in, column, held, weights, s, kx);
+  if constexpr (K % N != 0) stencil_columns<W, K, Step, ROWS, U, 1>(acc, in, column, held, weights, s, K - 1);
+  float* row = out.first;
+#pragma GCC unroll 8
+  for (int t = 0; t < ROWS; ++t, row = opaque(row + out.step))
+#pragma GCC unroll 2
+    for (int u = 0; u < U; ++u) {
       if constexpr (kChains<W, K> == 2) acc[0][u][t] += acc[1][u][t];
-      store<W>(out[t] + (v + u * s.period) * W, acc[0][u][t]);
+      store<W>(row + u * apart, acc[0][u][t]);
     }
 }
 
 // out[t][v] (+)= sum_{ky,kx} w[ky,kx] in[Step*t + ky][v + column kx]; add: to what out holds.
 template <int W, int K, int Step, int ROWS>
-LANAS_INLINE void stencil_loops(float* const* out, const float* in, const float* weights,
-                                const StencilShape& s, bool add, Ahead* ahead) {
+LANAS_INLINE void stencil_loops(StencilRows out, const float* in, const float* weights, const StencilShape& s,
+                                bool add, Ahead* ahead) {
   if constexpr (K == 0) {
     for (int v = 0, phase = 0; v < s.vectors; ++v, phase = phase + 1 == s.period ? 0 : phase + 1) {
       const float* w = weights + ptrdiff_t(phase) * s.k * s.k * W;
       Vec<W> acc[ROWS] = {};
-      for (int t = 0; add && t < ROWS; ++t) acc[t] = load<W>(out[t] + v * W);
+      for (int t = 0; add && t < ROWS; ++t) acc[t] = load<W>(out.first + t * out.step + v * W);
       for (int ky = 0; ky < s.k; ++ky)
         for (int kx = 0; kx < s.k; ++kx, w += W)
           for (int t = 0; t < ROWS; ++t)
             acc[t] += load<W>(w) * load<W>(in + (Step * t + ky) * s.row_step + s.column[kx] + v * W);
-      for (int t = 0; t < ROWS; ++t) store<W>(out[t] + v * W, acc[t]);
-    }
-  } else if constexpr (kFewRegisters<W>) {
-    for (int phase = 0; phase < s.period; ++phase, weights += K * K * W) {
-      int v = phase;
-      for (; v + s.period < s.vectors; v += 2 * s.period) {
-        if (ahead) ahead->some(), ahead->some();
-        stencil_vectors<W, K, Step, ROWS, 2>(out, in, nullptr, weights, s, v, add);
-      }
-      if (v < s.vectors) stencil_vectors<W, K, Step, ROWS, 1>(out, in, nullptr, weights, s, v, add);
+      for (int t = 0; t < ROWS; ++t) store<W>(out.first + t * out.step + v * W, acc[t]);
     }
   } else {
+    ptrdiff_t column[K];
+    for (int kx = 0; kx < K; ++kx) column[kx] = s.column[kx];
+    constexpr int kHeld = kFewRegisters<W> || kChains < W, K >> 1 ? 0 : K * K, U = kFewRegisters<W> ? 2 : 1;
     for (int phase = 0; phase < s.period; ++phase, weights += K * K * W) {
-      constexpr int kHeld = kChains<W, K> == 1 ? K * K : 0;
       Vec<W> held[kHeld + 1];
 #pragma GCC unroll 16
-      for (int i = 0; i < kHeld; ++i) held[i] = load<W>(weights + i * W);
-      for (int v = phase; v < s.vectors; v += s.period) {
+      for (int i = 0; i < kHeld; ++i) held[i] = in_register(load<W>(weights + i * W));
+      const auto vectors = [&](auto count, int v) LANAS_LAMBDA {
+        constexpr int N = decltype(count)::value;
         if (ahead) ahead->some();
-        stencil_vectors<W, K, Step, ROWS, 1>(out, in, kHeld > 0 ? held : nullptr, weights, s, v, add);
-      }
+        if (N > 1 && ahead) ahead->some();
+        stencil_vectors<W, K, Step, ROWS, N>({out.first + v * W, out.step}, in + v * W, column,
+                                             kHeld > 0 ? held : nullptr, weights, s, add);
+      };
+      int v = phase;
+      for (; v + (U - 1) * s.period < s.vectors; v += U * s.period)
+        vectors(std::integral_constant<int, U>(), v);
+      if (U > 1 && v < s.vectors) vectors(std::integral_constant<int, 1>(), v);
     }
   }
 }
 
 // Kernel columns [Column, Column + COLUMNS) of the sums of one phase.
 template <int W, int K, int Step, int ROWS, int Column, int COLUMNS>
-LANAS_INLINE void stencil_gradient_columns(float* sums, const float* const* g, const float* in,
-                                           const StencilShape& s, int phase, Ahead* ahead) {
+LANAS_INLINE void stencil_gradient_columns(float* sums, StencilRows g, const float* in, const StencilShape& s,
+                                           int phase, Ahead* ahead) {
   constexpr int kInputs = Step * (ROWS - 1) + K;
   Vec<W> acc[K][COLUMNS];
 #pragma GCC unroll 8
@@ -123,8 +147,9 @@ LANAS_INLINE void stencil_gradient_columns(float* sums, const float* const* g, c
   for (int v = phase; v < s.vectors; v += s.period) {
     if (Column == 0 && ahead) ahead->some();
     Vec<W> d[ROWS];
+    const float* row = g.first + v * W;
 #pragma GCC unroll 8
-    for (int t = 0; t < ROWS; ++t) d[t] = load<W>(g[t] + v * W);
+    for (int t = 0; t < ROWS; ++t, row = opaque(row + g.step)) d[t] = load<W>(row);
     const float* from[COLUMNS];
 #pragma GCC unroll 8
     for (int kx = 0; kx < COLUMNS; ++kx) from[kx] = opaque(in + s.column[Column + kx] + v * W);
@@ -155,8 +180,8 @@ LANAS_INLINE void stencil_gradient_columns(float* sums, const float* const* g, c
 
 // sums[phase][ky,kx] += sum_{t,v} g[t][v] in[Step*t + ky][v + column kx]; lanes are added up at the end.
 template <int W, int K, int Step, int ROWS>
-LANAS_INLINE void stencil_gradient_loops(float* sums, const float* const* g, const float* in,
-                                         const StencilShape& s, Ahead* ahead) {
+LANAS_INLINE void stencil_gradient_loops(float* sums, StencilRows g, const float* in, const StencilShape& s,
+                                         Ahead* ahead) {
   if constexpr (K == 0) {
     for (int v = 0, phase = 0; v < s.vectors; ++v, phase = phase + 1 == s.period ? 0 : phase + 1) {
       float* sum = sums + ptrdiff_t(phase) * s.k * s.k * W;
@@ -164,7 +189,8 @@ LANAS_INLINE void stencil_gradient_loops(float* sums, const float* const* g, con
         for (int kx = 0; kx < s.k; ++kx, sum += W) {
           Vec<W> acc = load<W>(sum);
           for (int t = 0; t < ROWS; ++t)
-            acc += load<W>(g[t] + v * W) * load<W>(in + (Step * t + ky) * s.row_step + s.column[kx] + v * W);
+            acc += load<W>(g.first + t * g.step + v * W) *
+                   load<W>(in + (Step * t + ky) * s.row_step + s.column[kx] + v * W);
           store<W>(sum, acc);
         }
     }
@@ -177,18 +203,22 @@ LANAS_INLINE void stencil_gradient_loops(float* sums, const float* const* g, con
         stencil_gradient_columns<W, K, Step, ROWS, 2, 2>(sums, g, in, s, phase, ahead);
         stencil_gradient_columns<W, K, Step, ROWS, 4, 1>(sums, g, in, s, phase, ahead);
       } else {
-        stencil_gradient_columns<W, K, Step, ROWS, 0, K>(sums, g, in, s, phase, ahead);
+        constexpr int kRows = K > 3 ? 4 : ROWS;  // 25 sums leave no room for eight rows
+        for (int t = 0; t < ROWS; t += kRows)
+          stencil_gradient_columns<W, K, Step, kRows, 0, K>(sums, {g.first + t * g.step, g.step},
+                                                            in + t * Step * s.row_step, s, phase,
+                                                            t == 0 ? ahead : nullptr);
       }
   }
 }
 
 template <int W, int K, int Step, int ROWS>
-LANAS_INLINE void stencil(float* const* out, const float* in, const float* weights, const StencilShape& s,
+LANAS_INLINE void stencil(StencilRows out, const float* in, const float* weights, const StencilShape& s,
                           bool add = false, Ahead* ahead = nullptr) {
   isolated<W>([=, &s]() LANAS_LAMBDA { stencil_loops<W, K, Step, ROWS>(out, in, weights, s, add, ahead); });
 }
 template <int W, int K, int Step, int ROWS>
-LANAS_INLINE void stencil_gradient(float* sums, const float* const* g, const float* in, const StencilShape& s,
+LANAS_INLINE void stencil_gradient(float* sums, StencilRows g, const float* in, const StencilShape& s,
                                    Ahead* ahead = nullptr) {
   isolated<W>([=, &s]() LANAS_LAMBDA { stencil_gradient_loops<W, K, Step, ROWS>(sums, g, in, s, ahead); });
 }
@@ -217,7 +247,8 @@ LANAS_INLINE void with_constants(int k, int step, int rows, F&& f) {
       if (rows == kTileRows) {
         constexpr std::integral_constant<int, kTileRows> eight;
         if (k == 2) return f(std::integral_constant<int, 2>(), jump, eight);
-        return f(std::integral_constant<int, 3>(), jump, eight);
+        if (k == 3) return f(std::integral_constant<int, 3>(), jump, eight);
+        return f(std::integral_constant<int, 5>(), jump, eight);
       }
     if constexpr (W > 4) {
       if (k == 2) return f(std::integral_constant<int, 2>(), jump, four);
