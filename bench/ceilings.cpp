@@ -1,5 +1,8 @@
 #include "bench/ceilings.h"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -29,7 +32,7 @@ double median_ms(const Body& body) {
 }
 
 double copy_rate(Stream& stream) {
-  const size_t bytes = CacheFlusher::kBytes;
+  const size_t bytes = beyond_caches(Device::cpu);
   const Memory from(Device::cpu, bytes), to(Device::cpu, bytes);
   const int parts = stream.threads();
   const double ms = median_ms([&] {
@@ -40,6 +43,26 @@ double copy_rate(Stream& stream) {
     });
   });
   return 2e-6 * double(bytes) / ms;
+}
+
+double read_rate(Stream& stream) {
+  const size_t bytes = beyond_caches(Device::cpu);
+  const Memory from(Device::cpu, bytes);
+  std::memset(from.data(), 0, bytes);
+  const int parts = stream.threads();
+  std::vector<int64_t> results(size_t(parts) * 8);  // a cache line each
+  const double ms = median_ms([&] {
+    parallel_for(parts, [&](int64_t i) {
+      const auto* words = static_cast<const int64_t*>(from.data());
+      const size_t size = bytes / sizeof(int64_t);
+      const size_t begin = size * size_t(i) / size_t(parts), end = size * size_t(i + 1) / size_t(parts);
+      int64_t sum = 0;
+      for (size_t j = begin; j + 8 <= end; j += 8)  // one word of each cache line brings it in
+        sum += words[j];
+      results[size_t(i) * 8] = sum;
+    });
+  });
+  return 1e-6 * double(bytes) / ms;
 }
 
 typedef float Float4 __attribute__((vector_size(16)));
@@ -104,19 +127,35 @@ double cuda_product_rate(Stream& stream) {
 
 bool emulated() { return !backend::device_warning().empty(); }
 
+size_t beyond_caches(Device device) {
+  constexpr long kLeast = long{64} << 20;
+  if (device != Device::cpu) return kLeast;
+  const long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);  // 0 or -1: not known
+  const long memory = sysconf(_SC_PHYS_PAGES) / 8 * sysconf(_SC_PAGESIZE);
+  return size_t(std::max(kLeast, std::min(2 * cache, memory)));
+}
+
+double Ceilings::memory_ms(const OpCost& cost) const {
+  const double both = std::min(cost.read, cost.written);
+  return 1e-6 * ((both + cost.written) / copy_gb_s + (cost.read - both) / read_gb_s);
+}
+
 Ceilings measure_ceilings(Stream& stream) {
-  if (stream.device() == Device::cuda) return {cuda_copy_rate(stream), cuda_product_rate(stream)};
+  if (stream.device() == Device::cuda) {
+    const double copy = cuda_copy_rate(stream);
+    return {copy, copy, cuda_product_rate(stream)};
+  }
   stream.activate();
   const CpuIsa isa = cpu_isa();
   const double fma = isa == CpuIsa::avx512 ? fma_rate<Float16>(stream)
                      : isa == CpuIsa::avx2 ? fma_rate<Float8>(stream)
                                            : fma_rate<Float4>(stream);
-  return {copy_rate(stream), fma};
+  return {copy_rate(stream), read_rate(stream), fma};
 }
 
 void CacheFlusher::flush() {
   const int rows = 1024;
-  fill(stream_, Tensor(memory_.floats(), {rows, 1, 1, int(kBytes / sizeof(float) / rows)}), 1.f);
+  fill(stream_, Tensor(memory_.floats(), {rows, 1, 1, int(memory_.bytes() / sizeof(float) / rows)}), 1.f);
   stream_.synchronize();
 }
 

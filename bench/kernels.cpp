@@ -158,14 +158,14 @@ struct KernelsCommand {
 // A row with what follows from it.
 struct Derived {
   const Row& row;
-  double end_to_end, each_ms, gb_s, gflop_s, of_copy, of_fma;
+  double end_to_end, each_ms, gb_s, gflop_s, of_memory, of_fma;
   Derived(const Row& r, double end_to_end_ms, const Ceilings& ceilings)
       : row(r),
         end_to_end(end_to_end_ms),
         each_ms(r.total_ms / r.count),
-        gb_s(r.cost.bytes > 0 ? 1e-6 * r.cost.bytes / each_ms : kUnknown),
+        gb_s(r.cost.bytes() > 0 ? 1e-6 * r.cost.bytes() / each_ms : kUnknown),
         gflop_s(r.cost.flops > 0 ? 1e-6 * r.cost.flops / each_ms : kUnknown),
-        of_copy(gb_s / ceilings.copy_gb_s),
+        of_memory(r.cost.bytes() > 0 ? ceilings.memory_ms(r.cost) / each_ms : kUnknown),
         of_fma(gflop_s / ceilings.fma_gflop_s) {}
 
   std::vector<Cell> cells() const {
@@ -181,10 +181,10 @@ struct Derived {
             Cell(quantile_or_unknown(row.hot_ms, 0.5), 4),
             Cell(quantile_or_unknown(row.cold_ms, 0.5), 4),
             Cell(row.cost.flops / 1e6, 3),
-            Cell(row.cost.bytes / 1e6, 3),
+            Cell(row.cost.bytes() / 1e6, 3),
             Cell(gb_s, 1),
             Cell(gflop_s, 1),
-            Cell(100 * of_copy, 0),
+            Cell(100 * of_memory, 0),
             Cell(100 * of_fma, 0)};
   }
 
@@ -197,10 +197,11 @@ struct Derived {
                  {"share", row.total_ms / end_to_end},
                  {"each_ms", each_ms},
                  {"flops", row.cost.flops},
-                 {"bytes", row.cost.bytes},
+                 {"bytes", row.cost.bytes()},
+                 {"bytes_written", row.cost.written},
                  {"gb_s", number(gb_s)},
                  {"gflop_s", number(gflop_s)},
-                 {"of_copy", number(of_copy)},
+                 {"of_memory", number(of_memory)},
                  {"of_fma", number(of_fma)},
                  {"p10_ms", quantile(row.in_place_ms, 0.1)},
                  {"p90_ms", quantile(row.in_place_ms, 0.9)}};
@@ -226,9 +227,7 @@ struct OfCeiling {
     for (const Row& row : rows) {
       const double all_flops = row.count * row.cost.flops, each_ms = row.total_ms / row.count;
       if (all_flops == 0) continue;
-      const double share =
-          1e-6 / each_ms *
-          std::max(row.cost.flops / ceilings.fma_gflop_s, row.cost.bytes / ceilings.copy_gb_s);
+      const double share = std::max(ceilings.fma_ms(row.cost), ceilings.memory_ms(row.cost)) / each_ms;
       weighted += all_flops * share;
       if (least <= share || all_flops < 1e-3 * flops) continue;
       least = share, least_op = join(row.name, ' ', row.pass, ' ', row.shape);
@@ -257,7 +256,7 @@ void KernelsCommand::report(const Stream& stream, const Work& work, const Ceilin
   const bool graph = stream.device() == Device::cuda;
   const double end_to_end = work.mean_calm(whole), plain = work.mean_calm(work.plain_ms);
   TextTable table{{"op", "pass", "shape", "count", "total_ms", "share_%", "each_ms", "p10_ms", "p90_ms",
-                   "hot_ms", "cold_ms", "MFLOP", "MB", "GB/s", "GFLOP/s", "copy_%", "fma_%"},
+                   "hot_ms", "cold_ms", "MFLOP", "MB", "GB/s", "GFLOP/s", "memory_%", "fma_%"},
                   {}};
   Json rows = Json::array();
   double sum = 0;
@@ -287,6 +286,7 @@ void KernelsCommand::report(const Stream& stream, const Work& work, const Ceilin
                {"unexplained_ms", end_to_end - sum},
                {"explained", sum / end_to_end},
                {"copy_gb_s", number(ceilings.copy_gb_s)},
+               {"read_gb_s", number(ceilings.read_gb_s)},
                {"fma_gflop_s", number(ceilings.fma_gflop_s)},
                {"of_ceiling", of_ceiling.json(ceilings)},
                {"repeats", whole.size()},
@@ -294,8 +294,8 @@ void KernelsCommand::report(const Stream& stream, const Work& work, const Ceilin
   json.update(what);
   char notes[200];
   std::snprintf(notes, sizeof notes,
-                "ceilings measured in this run: copy %.1f GB/s, multiply-add %.1f GFLOP/s\n",
-                ceilings.copy_gb_s, ceilings.fma_gflop_s);
+                "ceilings measured in this run: copy %.1f GB/s, read %.1f GB/s, multiply-add %.1f GFLOP/s\n",
+                ceilings.copy_gb_s, ceilings.read_gb_s, ceilings.fma_gflop_s);
   if (!plot.empty()) draw_shares(work, end_to_end);
   output(common, json, table, notes + of_ceiling.note(ceilings));
 }

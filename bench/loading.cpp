@@ -62,15 +62,16 @@ void Loading::images() {
 
 Work Loading::work() {
   const double values = double(batch_) * side_ * side_ * 3;
-  auto item = [](const char* name, std::string shape, double bytes, std::function<void()> start) {
-    return Item{name, "loading", std::move(shape), {0, bytes}, std::move(start), {}, {}, {}};
+  auto item = [](const char* name, std::string shape, OpCost cost, std::function<void()> start) {
+    return Item{name, "loading", std::move(shape), cost, std::move(start), {}, {}, {}};
   };
   Work work;
-  work.items = {
-      item("shuffle", join(count_, " indices"), 2.0 * count_ * sizeof(int), [this] { order(); }),
-      item("gather_labels", join(batch_, " labels"), 3.0 * batch_ * sizeof(int), [this] { labels(); }),
-      item("augment", join(Shape{batch_, side_, side_, 3}), values * (1 + sizeof(float)),
-           [this] { images(); })};
+  work.items = {item("shuffle", join(count_, " indices"),
+                     OpCost{.read = count_ * 4.0, .written = count_ * 4.0}, [this] { order(); }),
+                item("gather_labels", join(batch_, " labels"),
+                     OpCost{.read = batch_ * 8.0, .written = batch_ * 4.0}, [this] { labels(); }),
+                item("augment", join(Shape{batch_, side_, side_, 3}),
+                     OpCost{.read = values, .written = 4 * values}, [this] { images(); })};
   work.begin = [this] { stream_.activate(); };
   work.whole = [this] {
     stream_.activate();

@@ -20,21 +20,21 @@ OpCost op_cost(const Tape& tape, const Plan& plan, int step, const ParameterStor
       op.outputs.empty() ? 0 : 2 * double(op.macs) * tape.shape(op.outputs.front()).n;
   if (!backward) {
     cost.flops = forward_flops;
-    for (Var v : op.inputs) cost.bytes += bytes_of(tape, v);
-    for (Var v : op.outputs) cost.bytes += bytes_of(tape, v);
+    for (Var v : op.inputs) cost.read += bytes_of(tape, v);
+    for (Var v : op.outputs) cost.written += bytes_of(tape, v);
     return cost;
   }
   bool weights = false, data = false;
-  for (Var v : op.saved) cost.bytes += bytes_of(tape, v);
+  for (Var v : op.saved) cost.read += bytes_of(tape, v);
   for (Var v : op.inputs) {
     const Tape::Value& value = tape.value(v);
     const bool parameter = value.role == Role::parameter && value.store == wanted;
     if (!parameter && value.role != Role::activation) continue;
     (parameter ? weights : data) = true;
-    if (plan.writes_gradient(v)) cost.bytes += bytes_of(tape, v);
+    if (plan.writes_gradient(v)) cost.written += bytes_of(tape, v);
   }
   for (Var v : op.outputs)
-    if (tape.value(v).role == Role::activation) cost.bytes += bytes_of(tape, v) * (1 + plan.factored(v));
+    if (tape.value(v).role == Role::activation) cost.read += bytes_of(tape, v) * (1 + plan.factored(v));
   cost.flops = forward_flops * (int(weights) + int(data));
   return cost;
 }

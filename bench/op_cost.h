@@ -13,7 +13,8 @@
 namespace lanas::bench {
 
 struct OpCost {
-  double flops = 0, bytes = 0;
+  double flops = 0, read = 0, written = 0;  // bytes
+  double bytes() const { return read + written; }
 };
 
 // wanted: whose gradients the backward pass writes; null: none.

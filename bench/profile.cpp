@@ -48,21 +48,21 @@ Work training_work(Stream& stream, TrainingStep& step) {
     work.items.push_back({"fill",
                           backward,
                           "1x1x1x1",
-                          {0, sizeof(float)},
+                          {.written = sizeof(float)},
                           [&stream, part] { fill(stream, part.plan->grad(part.loss), 1.f); },
                           {},
                           {},
                           {}});
     add_steps(work, stream, step.tape(), plan, plan.forward_steps(), plan.steps(), backward, part.wanted);
-    work.items.push_back(
-        {part.update_name,
-         part.name + " update",
-         join(part.wanted->slab_floats(), " floats"),
-         {0, double(part.update_passes) * double(part.wanted->slab_floats()) * sizeof(float)},
-         [&step, part] { (step.*part.update)(); },
-         {},
-         {},
-         {}});
+    const double slab = double(part.wanted->slab_floats()) * sizeof(float);
+    work.items.push_back({part.update_name,
+                          part.name + " update",
+                          join(part.wanted->slab_floats(), " floats"),
+                          {.read = part.update_reads * slab, .written = part.update_writes * slab},
+                          [&step, part] { (step.*part.update)(); },
+                          {},
+                          {},
+                          {}});
   }
   work.begin = [&stream, parts] {
     stream.activate();

@@ -62,9 +62,10 @@ void TrainingStep::prepare(uint64_t seed, Var images, Var labels, int classes) {
 std::vector<TrainingStep::Part> TrainingStep::parts() {
   std::vector<Part> parts;
   if (alpha_plan_)
-    parts.push_back({"alpha", &*alpha_plan_, loss_, &architecture_, &TrainingStep::update_alpha, "adam", 7});
+    parts.push_back(
+        {"alpha", &*alpha_plan_, loss_, &architecture_, &TrainingStep::update_alpha, "adam", 4, 3});
   parts.push_back(
-      {"weight", &*weight_plan_, loss_, &weights_, &TrainingStep::update_weights, "clip and sgd", 6});
+      {"weight", &*weight_plan_, loss_, &weights_, &TrainingStep::update_weights, "clip and sgd", 4, 2});
   return parts;
 }
 

@@ -32,7 +32,7 @@ class TrainingStep {
     const ParameterStore* wanted;
     void (TrainingStep::*update)();  // the optimiser
     const char* update_name;
-    int update_passes;  // over the slab: how often a parameter's floats are read or written
+    int update_reads, update_writes;  // passes over the slab
   };
   std::vector<Part> parts();  // in the order of a step
   const Tape& tape() const { return supernet_ ? supernet_->tape : network_->tape; }

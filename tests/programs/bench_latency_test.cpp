@@ -161,7 +161,7 @@ TEST_F(BenchLatency, ExplainsTheTime) {
       EXPECT_GT(row["each_ms"], 0) << row;
       EXPECT_GE(row["count"], 1);
       if (row["flops"] > 0) {
-        const double share = std::max(row["of_copy"].get<double>(), row["of_fma"].get<double>());
+        const double share = std::max(row["of_memory"].get<double>(), row["of_fma"].get<double>());
         flops += row["flops"].get<double>() * row["count"].get<double>();
         weighted += share * row["flops"].get<double>() * row["count"].get<double>();
         shares.emplace_back(row["flops"].get<double>() * row["count"].get<double>(), share);
@@ -174,6 +174,7 @@ TEST_F(BenchLatency, ExplainsTheTime) {
     EXPECT_NEAR(sum, json["sum_ms"], 1e-9 * sum);
     EXPECT_NEAR(json["end_to_end_ms"].get<double>() - sum, json["unexplained_ms"], 1e-9 * sum);
     EXPECT_GT(json["copy_gb_s"], 0);
+    EXPECT_GT(json["read_gb_s"], 0);
     EXPECT_GT(json["fma_gflop_s"], 0);
     const Json& of_ceiling = json["of_ceiling"];
     EXPECT_NEAR(of_ceiling["weighted"].get<double>(), weighted / flops, 1e-9 * weighted / flops);
