@@ -33,24 +33,30 @@ class Ahead {
     if (stretches()) lines_ -= turns, line_ += ptrdiff_t(turns) * kLine;
     return line;
   }
-  // After the last add(): everything added is asked for within so many calls of some().
-  void pace(int calls) {
-    pace_ = calls > 0 ? (total_ + calls - 1) / calls : total_;
-    if (total_ > 0) run_ = runs_[begin_++];
+  // After the last add(): everything added is asked for while so many vectors are multiplied and added.
+  void pace(int64_t work) {
+    if (total_ == 0) return;
+    rate_ = work > 0 ? total_ * kOne / work + 1 : 0;
+    run_ = runs_[begin_++];
   }
-  LANAS_INLINE void some() {
-    if (pace_ < run_.left)
-      run_.ask(pace_);
+  // The lines that go with so many of them.
+  LANAS_INLINE void some(int work) {
+    credit_ += rate_ * work;
+    const int lines = int(credit_ / kOne);
+    credit_ %= kOne;
+    if (lines < run_.left)
+      run_.ask(lines);
     else
-      cross(pace_);
+      cross(lines);
   }
   void rest() {
-    if (pace_ > 0) cross(total_);
+    if (run_.at) cross(int(total_));
   }
 
  private:
   static constexpr int kLine = 16;  // floats
   static constexpr int kRuns = 256;
+  static constexpr uint64_t kOne = uint64_t{1} << 24;
   struct Run {  // lines `step` floats apart
     const float* at;
     ptrdiff_t step;
@@ -64,7 +70,7 @@ class Ahead {
   void push(const float* at, int step, int count) {
     if (end_ == kRuns) return;
     runs_[end_++] = {at, step, count};
-    total_ += count;
+    total_ += uint64_t(count);
   }
   // So many lines of this run and the next ones.
   __attribute__((noinline)) void cross(int lines) {
@@ -75,12 +81,13 @@ class Ahead {
       if (begin_ == end_) break;
       run_ = runs_[begin_++];
     }
-    pace_ = 0, run_ = {nullptr, 0, 1};  // the end: see below
+    rate_ = credit_ = 0, run_ = {nullptr, 0, 1};  // the end: see below
   }
 
-  // run_: the one under way; of the empty one, with a pace of 0, some() asks for none of its one line.
+  // run_: the one under way; of the empty one, at a rate of 0, some() asks for none of its one line.
   Run runs_[kRuns], run_{nullptr, 0, 1};
-  int begin_ = 0, end_ = 0, total_ = 0, pace_ = 0;
+  int begin_ = 0, end_ = 0;
+  uint64_t total_ = 0, rate_ = 0, credit_ = 0;  // lines; lines / kOne for a multiply-add, not yet asked for
   const float* line_ = nullptr;
   int64_t lines_ = 0;
 };

@@ -40,7 +40,8 @@ LANAS_INLINE void put_together(const Backward& b, const Backward::Thread& t, flo
 }
 
 template <int W>
-LANAS_INLINE Rows dy_rows(const Backward& b, const Backward::Thread& t, int n, int o, int count) {
+LANAS_INLINE Rows dy_rows(const Backward& b, const Backward::Thread& t, int n, int o, int count,
+                          Ahead* ahead) {
   const Plan& plan = b.plan;
   const int cout = plan.y.c;
   const Tensor& g = b.dy.g;
@@ -50,6 +51,7 @@ LANAS_INLINE Rows dy_rows(const Backward& b, const Backward::Thread& t, int n, i
   for (int r = 0; r < count; ++r) {
     const int oy = o + r * plan.step;
     dy.row[r] = direct ? g.at(n, oy, 0) : t.dy + ptrdiff_t(r) * round_up(plan.y.w * dy.stride, W);
+    if (ahead && !direct) ahead->some(plan.copy_work(cout));
     if (b.dy.factors)
       put_together<W>(b, t, dy.row[r], dy.stride, n, oy);
     else if (!direct)

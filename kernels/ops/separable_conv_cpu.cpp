@@ -186,6 +186,7 @@ LANAS_INLINE void pointwise_rows(const Forward& f, const Forward::Thread& t, con
   Rows added{{}, direct && f.added ? d.count : 0, f.added.stride};
   for (int r = 0; r < added.count; ++r) added.row[r] = f.added.at(n, o + r * plan.step, 0);
   float *sum = t.sums, *square = t.sums + plan.cout_pad;
+  if (ahead && plan.flat) ahead->some(d.count * plan.row_work());
   if constexpr (W > 4)
     if (plan.flat && cout == 4)
       flat_product<W, 4, STATS>(out, d, plan.d_vectors(), f.pointwise, f.bias, sum, square);
@@ -225,8 +226,8 @@ LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int 
   if (STATS) {
     if (!next) lines.add(f.x, n + 1, plan.spread(), plan.op.offset);
     lines.add(next ? next->y : after.y, next ? n : n + 1);
-    lines.pace((depthwise ? plan.y.h * plan.d_vectors() / plan.tile : 0) +
-               (plan.flat ? 0 : product_turns<W>(plan.cout_pad, plan.y.h * plan.y.w)));
+    lines.pace((depthwise ? plan.stencil_work(plan.k) : plan.y.h * plan.copy_work(plan.x.c)) +
+               plan.product_work());
   }
   if (weights_ahead) lines.stretch(plan.op.pointwise.data + kWeightsAhead, plan.op.pointwise.size());
   const int most = depthwise || plan.d_pitch <= kRowFloats ? plan.tile : 1;
@@ -240,7 +241,10 @@ LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int 
                                    STATS ? ahead : nullptr);
       });
     } else {
-      for (int r = 0; r < rows; ++r) gather_row<W>(d.row[r], plan, f.x, n, o + r * plan.step, f.norm);
+      for (int r = 0; r < rows; ++r) {
+        if (STATS) ahead->some(plan.copy_work(plan.x.c));
+        gather_row<W>(d.row[r], plan, f.x, n, o + r * plan.step, f.norm);
+      }
     }
     for (int r = 0; tail && r < rows; ++r) std::fill_n(d.row[r] + plan.y.w * plan.x.c, tail, 0.0f);
     pointwise_rows<W, STATS>(f, t, d, n, o, ahead);

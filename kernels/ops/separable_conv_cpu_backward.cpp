@@ -13,7 +13,7 @@ namespace {
 // Flat rows o, ... of dy: dd = dy p into rows of x.c channels a pixel and, where dp is wanted, dp += dy^T d.
 template <int W>
 LANAS_INLINE void flat_rows(const Backward& b, const Backward::Thread& t, const Rows& dd, const Rows& d,
-                            int n, int o) {
+                            int n, int o, Ahead* ahead) {
   const Plan& plan = b.plan;
   const int c = plan.x.c, width = plan.y.w;
   const bool whole = width * c % W == 0;
@@ -23,9 +23,10 @@ LANAS_INLINE void flat_rows(const Backward& b, const Backward::Thread& t, const 
     if (!whole) out.row[r] = t.rows + ptrdiff_t(r) * round_up(width * c, W);
     if (parts) g.row[r] = b.dy.g.at(n, o + r * plan.step, 0), v.row[r] = b.dy.v.at(n, o + r * plan.step, 0);
   }
-  if (!parts) g = dy_rows<W>(b, t, n, o, dd.count);
+  if (!parts) g = dy_rows<W>(b, t, n, o, dd.count, nullptr);
   const float* const* factors = parts ? b.dy_factors : nullptr;
   float* dp = b.want_dp ? t.dp : nullptr;
+  ahead->some((1 + b.want_dp) * dd.count * plan.row_work());
   if constexpr (W > 4)
     if (c == 4) flat_backward<W, 4>(dp, out, d, g, v, factors, plan.d_vectors(), b.pointwise);
   if constexpr (W > 8)
@@ -70,9 +71,10 @@ LANAS_INLINE void masked_input_rows(const Backward& b, const Rows& d, const Rows
                     b.gradient.beta_dx != 0, ahead);
 }
 
-// dy goes from its parts to the products by so many rows of a tile at a time, so that it is still in L1
-// there; weight gradients of more channels are too many to be taken up and put down that often.
-constexpr int kPartRows = 2, kPartChannels = 32;
+// dy goes from its parts to the products by so many rows of a tile at a time (more, where they are short), so
+// that it is still in L1 there; weight gradients of more channels are too many to be taken up and put down
+// that often.
+constexpr int kPartRows = 2, kPartPixels = 32, kPartChannels = 32;
 
 // dd, and with it everything but dz, of one tile of output rows.
 template <int W>
@@ -96,16 +98,19 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
     });
   const bool writes_dx = b.writes_dx();
   if (!depthwise && (b.want_dp || !writes_dx))
-    for (int r = 0; r < rows; ++r) gather_row<W>(d.row[r], plan, b.x, n, o + r, b.norm);
+    for (int r = 0; r < rows; ++r) {
+      ahead->some(plan.copy_work(c));
+      gather_row<W>(d.row[r], plan, b.x, n, o + r, b.norm);
+    }
   if (plan.flat) {
-    flat_rows<W>(b, t, dd, d, n, o);
+    flat_rows<W>(b, t, dd, d, n, o, ahead);
   } else {
-    const int most = b.want_dp && c > kPartChannels ? rows : kPartRows;
+    const int most = b.want_dp && c > kPartChannels ? rows : std::max(kPartRows, kPartPixels / plan.y.w);
     for (int r = 0; r < rows; r += most) {
       Rows d_part{{}, std::min(most, rows - r), c}, dd_part = d_part;
       for (int i = 0; i < d_part.count; ++i) d_part.row[i] = d.row[r + i], dd_part.row[i] = dd.row[r + i];
-      const Rows dy = dy_rows<W>(b, t, n, o + r * plan.step, d_part.count);
-      if (b.want_dp) product_gradient<W>(t.dp, plan.cout_pad, plan.x.c, d_part, dy, plan.y.w);
+      const Rows dy = dy_rows<W>(b, t, n, o + r * plan.step, d_part.count, ahead);
+      if (b.want_dp) product_gradient<W>(t.dp, plan.cout_pad, plan.x.c, d_part, dy, plan.y.w, ahead);
       if (writes_dx)
         masked_input_rows<W>(b, d_part, dy, n, o + r, ahead);
       else if (b.want_dw || b.want_dz)
@@ -205,12 +210,14 @@ LANAS_INLINE void ask_ahead(const Backwards& all, const Backward& b, int n, bool
     ahead.add(b.x, next, plan.spread(), plan.op.offset);
     ahead.add(out, next, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);
   }
-  // Stencils call for each vector of a tile's rows, products that are not flat for each few pixels.
-  const int phases = b.lattice.phases * b.lattice.phases;
-  const int stencils = plan.op.has_depthwise() ? b.want_dp + b.want_dw + b.want_dz * phases : 0;
-  const bool product = !plan.flat && (b.want_dw || b.want_dz);
-  ahead.pace(stencils * plan.y.h * plan.d_vectors() / plan.tile +
-             (product ? product_turns<W>(plan.cin_pad, plan.y.h * plan.y.w) : 0));
+  int64_t work =
+      (b.want_dp + (b.want_dw || b.want_dz)) * plan.product_work() + plan.y.h * plan.copy_work(plan.y.c);
+  if (plan.op.has_depthwise())
+    work += (b.want_dp + b.want_dw) * plan.stencil_work(plan.k) +
+            b.want_dz * b.lattice.phases * b.lattice.phases * plan.stencil_work(b.lattice.taps);
+  else
+    work += plan.y.h * plan.copy_work(plan.x.c);
+  ahead.pace(work);
 }
 
 // The gradients of one unit that image n gives.

@@ -72,7 +72,7 @@ LANAS_INLINE void narrow_row(float* out, int out_stride, const float* in, int in
     }
   };
   for (int p = 0; p < pixels; p += P) {
-    if (ahead) ahead->some();
+    if (ahead) ahead->some(P * depth / G);
     const float* x[P];
 #pragma GCC unroll 8
     for (int r = 0; r < P; ++r) x[r] = opaque(in + ptrdiff_t(std::min(p + r, pixels - 1)) * in_stride);

@@ -57,6 +57,9 @@ struct Common {
   }
 };
 
+// A vector read from beyond L1, changed and written takes as long as so many multiply-adds.
+constexpr int kCopyWork = 8;
+
 struct Plan {
   SeparableConv<float> op;
   Common common;
@@ -102,6 +105,12 @@ struct Plan {
   int spread() const { return common.planes < op.stride ? op.stride : 1; }
   int padded_rows() const { return op.has_depthwise() ? x.h + 2 * common.pad + op.stride : 0; }
   int d_vectors() const { return (y.w * x.c + lanes - 1) / lanes; }
+  // Vectors multiplied and added, by which lines are asked for ahead: of an image's stencils, of a row's and
+  // an image's product, and of a row that is copied before one, as if that were multiplied too.
+  int64_t stencil_work(int taps) const { return int64_t{taps} * taps * y.h * d_vectors(); }
+  int row_work() const { return y.w * x.c * y.c / lanes; }
+  int64_t product_work() const { return int64_t{y.h} * row_work(); }
+  int copy_work(int channels) const { return flat ? 0 : kCopyWork * y.w * channels / lanes; }
   StencilShape stencil_shape() const {
     return {k, d_vectors(), period, ptrdiff_t(op.dilation) * pitch, column};
   }

@@ -36,7 +36,7 @@ LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in
                              Ahead* ahead) {
   int p = 0;
   for (; p + P <= pixels; p += P, in += P * in_stride, out += P * out_stride) {
-    if (ahead) ahead->some();
+    if (ahead) ahead->some(P * V * depth);
     Vec<W> acc[P][V];
 #pragma GCC unroll 8
     for (int r = 0; r < P; ++r)
@@ -99,7 +99,7 @@ LANAS_INLINE int square_row(float* out, const float* in, int pixels, const float
   if constexpr (STATS) s = load<W>(sum), q = load<W>(square);
   int p = 0;
   for (; p + P <= pixels; p += P, in += P * W, out += P * W) {
-    if (ahead) ahead->some();
+    if (ahead) ahead->some(P * W);
     Vec<W> acc[P];
 #pragma GCC unroll 8
     for (int r = 0; r < P; ++r) acc[r] = in_register(load<W>(bias));
@@ -149,16 +149,6 @@ LANAS_INLINE void for_blocks(int width, int most, Block&& block) {
 // Pixels that product_rows takes at a time, as many as registers have room for.
 template <int W, int V>
 constexpr int kPixels = W == 16 || (W == 8 && V == 1) ? 8 : 4;
-
-// How often a product over so many pixels calls ahead->some().
-template <int W>
-LANAS_INLINE int product_turns(int width, int pixels) {
-  int turns = 0;
-  for_blocks<W>(width, 3, [&](auto, auto vectors, int) LANAS_LAMBDA {
-    turns += pixels / kPixels<W, decltype(vectors)::value>;
-  });
-  return turns;
-}
 
 // w: [depth][w_stride], w_stride a multiple of kChannelMultiple; bias, sum, square: [w_stride].
 template <int W, bool STATS, bool MASK, bool STRETCH>
@@ -274,7 +264,8 @@ LANAS_INLINE void flat_product(const Rows& out, const Rows& in, int vectors, con
 // dw[i][j] += sum_p in[p][i] dy[p][j] for I rows and V vectors of dw, over all rows of pixels.
 template <int W, int I, int V>
 LANAS_INLINE void product_gradient_block(float* dw, int dw_stride, const Rows& in, int i, const Rows& dy,
-                                         int j, int pixels) {
+                                         int j, int pixels, Ahead* ahead) {
+  constexpr int kSome = 16;  // pixels between two calls of ahead->some()
   Vec<W> acc[I][V];
 #pragma GCC unroll 16
   for (int r = 0; r < I; ++r)
@@ -282,14 +273,18 @@ LANAS_INLINE void product_gradient_block(float* dw, int dw_stride, const Rows& i
     for (int v = 0; v < V; ++v) acc[r][v] = load<W>(dw + r * dw_stride + v * W);
   for (int t = 0; t < in.count; ++t) {
     const float *x = in.row[t] + i, *g = dy.row[t] + j;
-    for (int p = 0; p < pixels; ++p, x += in.stride, g += dy.stride) {
-      Vec<W> b[V];
+    for (int p = 0; p < pixels; p += kSome) {
+      const int some = std::min(kSome, pixels - p);
+      if (ahead) ahead->some(some * I * V);
+      for (int q = 0; q < some; ++q, x += in.stride, g += dy.stride) {
+        Vec<W> b[V];
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) b[v] = load<W>(g + v * W);
+        for (int v = 0; v < V; ++v) b[v] = load<W>(g + v * W);
 #pragma GCC unroll 16
-      for (int r = 0; r < I; ++r)
+        for (int r = 0; r < I; ++r)
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) acc[r][v] += x[r] * b[v];
+          for (int v = 0; v < V; ++v) acc[r][v] += x[r] * b[v];
+      }
     }
   }
 #pragma GCC unroll 16
@@ -301,18 +296,18 @@ LANAS_INLINE void product_gradient_block(float* dw, int dw_stride, const Rows& i
 // dw: [depth][dw_stride]; dy holds dw_stride floats a pixel, a multiple of kChannelMultiple.
 template <int W>
 LANAS_INLINE void product_gradient(float* dw, int dw_stride, int depth, const Rows& in, const Rows& dy,
-                                   int pixels) {
+                                   int pixels, Ahead* ahead = nullptr) {
   for_blocks<W>(dw_stride, 2, [&](auto lanes, auto vectors, int j) LANAS_LAMBDA {
     constexpr int L = decltype(lanes)::value, V = decltype(vectors)::value;
     constexpr int kRows = (V == 1 ? 16 : 8) / (W == 16 ? 1 : 2);
     isolated<W>([=]() LANAS_LAMBDA {
       int i = 0;
       for (; i + kRows <= depth; i += kRows)
-        product_gradient_block<L, kRows, V>(dw + i * dw_stride + j, dw_stride, in, i, dy, j, pixels);
+        product_gradient_block<L, kRows, V>(dw + i * dw_stride + j, dw_stride, in, i, dy, j, pixels, ahead);
       for (; i + 4 <= depth; i += 4)
-        product_gradient_block<L, 4, V>(dw + i * dw_stride + j, dw_stride, in, i, dy, j, pixels);
+        product_gradient_block<L, 4, V>(dw + i * dw_stride + j, dw_stride, in, i, dy, j, pixels, ahead);
       for (; i < depth; ++i)
-        product_gradient_block<L, 1, V>(dw + i * dw_stride + j, dw_stride, in, i, dy, j, pixels);
+        product_gradient_block<L, 1, V>(dw + i * dw_stride + j, dw_stride, in, i, dy, j, pixels, ahead);
     });
   });
 }

@@ -121,8 +121,7 @@ LANAS_INLINE void stencil_loops(StencilRows out, const float* in, const float* w
       for (int i = 0; i < kHeld; ++i) held[i] = in_register(load<W>(weights + i * W));
       const auto vectors = [&](auto count, int v) LANAS_LAMBDA {
         constexpr int N = decltype(count)::value;
-        if (ahead) ahead->some();
-        if (N > 1 && ahead) ahead->some();
+        if (ahead) ahead->some(K * K * ROWS * N);
         stencil_vectors<W, K, Step, ROWS, N>({out.first + v * W, out.step}, in + v * W, column,
                                              kHeld > 0 ? held : nullptr, weights, s, add);
       };
@@ -145,7 +144,7 @@ LANAS_INLINE void stencil_gradient_columns(float* sums, StencilRows g, const flo
 #pragma GCC unroll 8
     for (int kx = 0; kx < COLUMNS; ++kx) acc[ky][kx] = load<W>(sums + (ky * K + Column + kx) * W);
   for (int v = phase; v < s.vectors; v += s.period) {
-    if (Column == 0 && ahead) ahead->some();
+    if (ahead) ahead->some(K * COLUMNS * ROWS);
     Vec<W> d[ROWS];
     const float* row = g.first + v * W;
 #pragma GCC unroll 8
