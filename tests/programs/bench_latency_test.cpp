@@ -160,6 +160,14 @@ TEST_F(BenchLatency, ExplainsTheTime) {
       sum += row["total_ms"].get<double>();
       EXPECT_GT(row["each_ms"], 0) << row;
       EXPECT_GE(row["count"], 1);
+      if (const double bytes = row["bytes"]; bytes > 0) {  // what is both read and written is copied
+        const double written = row["bytes_written"], copied = std::min(bytes - written, written);
+        const double ms = 1e-6 * ((copied + written) / json["copy_gb_s"].get<double>() +
+                                  (bytes - written - copied) / json["read_gb_s"].get<double>());
+        EXPECT_NEAR(row["of_memory"].get<double>(), ms / row["each_ms"].get<double>(),
+                    1e-9 * ms / row["each_ms"].get<double>())
+            << row;
+      }
       if (row["flops"] > 0) {
         const double share = std::max(row["of_memory"].get<double>(), row["of_fma"].get<double>());
         flops += row["flops"].get<double>() * row["count"].get<double>();
