@@ -137,14 +137,13 @@ size_t beyond_caches(Device device) {
 
 double Ceilings::memory_ms(const OpCost& cost) const {
   const double both = std::min(cost.read, cost.written);
-  return 1e-6 * ((both + cost.written) / copy_gb_s + (cost.read - both) / read_gb_s);
+  const double reading = read_gb_s > 0 ? read_gb_s : copy_gb_s;
+  return 1e-6 * ((both + cost.written) / copy_gb_s + (cost.read - both) / reading);
 }
 
 Ceilings measure_ceilings(Stream& stream) {
-  if (stream.device() == Device::cuda) {
-    const double copy = cuda_copy_rate(stream);
-    return {copy, copy, cuda_product_rate(stream)};
-  }
+  if (stream.device() == Device::cuda)
+    return {.copy_gb_s = cuda_copy_rate(stream), .fma_gflop_s = cuda_product_rate(stream)};
   stream.activate();
   const CpuIsa isa = cpu_isa();
   const double fma = isa == CpuIsa::avx512 ? fma_rate<Float16>(stream)

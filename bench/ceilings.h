@@ -9,11 +9,11 @@
 namespace lanas::bench {
 
 struct Ceilings {
-  double copy_gb_s = 0, read_gb_s = 0, fma_gflop_s = 0;  // 1e9 bytes, 1e9 FLOPs per second
+  double copy_gb_s = 0, read_gb_s = 0, fma_gflop_s = 0;  // 1e9 bytes, 1e9 FLOPs per second; read: cpu only
 
   // What memory alone would take: copying as much as is both read and written, reading or writing the rest.
   // Copies may bypass the caches with what they write, so that a byte of them can take less than one read.
-  // On cuda, and for writes, the rate of copying stands for all.
+  // For writes, and on cuda, the rate of copying stands for all.
   double memory_ms(const OpCost& cost) const;
   double fma_ms(const OpCost& cost) const { return 1e-6 * cost.flops / fma_gflop_s; }
 };

@@ -286,16 +286,17 @@ void KernelsCommand::report(const Stream& stream, const Work& work, const Ceilin
                {"unexplained_ms", end_to_end - sum},
                {"explained", sum / end_to_end},
                {"copy_gb_s", number(ceilings.copy_gb_s)},
-               {"read_gb_s", number(ceilings.read_gb_s)},
+               {"read_gb_s", number(ceilings.read_gb_s > 0 ? ceilings.read_gb_s : kUnknown)},
                {"fma_gflop_s", number(ceilings.fma_gflop_s)},
                {"of_ceiling", of_ceiling.json(ceilings)},
                {"repeats", whole.size()},
                {"machine", machine_json(stream)}};
   json.update(what);
-  char notes[200];
+  char read[40] = "", notes[200];
+  if (ceilings.read_gb_s > 0) std::snprintf(read, sizeof read, "read %.1f GB/s, ", ceilings.read_gb_s);
   std::snprintf(notes, sizeof notes,
-                "ceilings measured in this run: copy %.1f GB/s, read %.1f GB/s, multiply-add %.1f GFLOP/s\n",
-                ceilings.copy_gb_s, ceilings.read_gb_s, ceilings.fma_gflop_s);
+                "ceilings measured in this run: copy %.1f GB/s, %smultiply-add %.1f GFLOP/s\n",
+                ceilings.copy_gb_s, read, ceilings.fma_gflop_s);
   if (!plot.empty()) draw_shares(work, end_to_end);
   output(common, json, table, notes + of_ceiling.note(ceilings));
 }

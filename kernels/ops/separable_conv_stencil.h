@@ -114,7 +114,8 @@ LANAS_INLINE void stencil_loops(StencilRows out, const float* in, const float* w
   } else {
     ptrdiff_t column[K];
     for (int kx = 0; kx < K; ++kx) column[kx] = s.column[kx];
-    constexpr int kHeld = kFewRegisters<W> || kChains < W, K >> 1 ? 0 : K * K, U = kFewRegisters<W> ? 2 : 1;
+    constexpr bool kHolds = !kFewRegisters<W> && kChains<W, K> == 1;  // weights, in registers
+    constexpr int kHeld = kHolds ? K * K : 0, U = kFewRegisters<W> ? 2 : 1;
     for (int phase = 0; phase < s.period; ++phase, weights += K * K * W) {
       Vec<W> held[kHeld + 1];
 #pragma GCC unroll 16
@@ -123,7 +124,7 @@ LANAS_INLINE void stencil_loops(StencilRows out, const float* in, const float* w
         constexpr int N = decltype(count)::value;
         if (ahead) ahead->some(K * K * ROWS * N);
         stencil_vectors<W, K, Step, ROWS, N>({out.first + v * W, out.step}, in + v * W, column,
-                                             kHeld > 0 ? held : nullptr, weights, s, add);
+                                             kHolds ? held : nullptr, weights, s, add);
       };
       int v = phase;
       for (; v + (U - 1) * s.period < s.vectors; v += U * s.period)
@@ -205,8 +206,7 @@ LANAS_INLINE void stencil_gradient_loops(float* sums, StencilRows g, const float
         constexpr int kRows = K > 3 ? 4 : ROWS;  // 25 sums leave no room for eight rows
         for (int t = 0; t < ROWS; t += kRows)
           stencil_gradient_columns<W, K, Step, kRows, 0, K>(sums, {g.first + t * g.step, g.step},
-                                                            in + t * Step * s.row_step, s, phase,
-                                                            t == 0 ? ahead : nullptr);
+                                                            in + t * Step * s.row_step, s, phase, ahead);
       }
   }
 }
