@@ -203,9 +203,6 @@ LANAS_INLINE void pointwise_rows(const Forward& f, const Forward::Thread& t, con
   }
 }
 
-// Rows of a 1x1 convolution's input at a time: one where four would be more than L1 holds.
-constexpr int kRowFloats = 2048;
-
 // The weights of a network lie in the order of its ops, those of inference as products read them. One op
 // after the other asks for as many as it reads, this many floats further on: L2 has room for 256 KB of them.
 constexpr ptrdiff_t kWeightsAhead = 65536;
@@ -230,8 +227,7 @@ LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int 
                plan.product_work());
   }
   if (weights_ahead) lines.stretch(plan.op.pointwise.data + kWeightsAhead, plan.op.pointwise.size());
-  const int most = depthwise || plan.d_pitch <= kRowFloats ? plan.tile : 1;
-  for_tiles(begin, end, depthwise ? plan.step : 1, most, [&](int o, int rows) LANAS_LAMBDA {
+  for_tiles(begin, end, plan.step, plan.tile, [&](int o, int rows) LANAS_LAMBDA {
     Rows d{{}, rows, plan.x.c};
     for (int r = 0; r < kTileRows; ++r) d.row[r] = t.d + r * plan.d_pitch;
     if (depthwise) {

@@ -71,9 +71,9 @@ LANAS_INLINE void masked_input_rows(const Backward& b, const Rows& d, const Rows
                     b.gradient.beta_dx != 0, ahead);
 }
 
-// dy goes from its parts to the products by so many rows of a tile at a time (more, where they are short), so
-// that it is still in L1 there; weight gradients of more channels are too many to be taken up and put down
-// that often.
+// dy goes from its parts to the products by so many rows of a tile at a time, more where they have fewer
+// pixels or channels than these, so that it is still in L1 there; weight gradients of more channels are too
+// many to be taken up and put down that often.
 constexpr int kPartRows = 2, kPartPixels = 32, kPartChannels = 32;
 
 // dd, and with it everything but dz, of one tile of output rows.
@@ -105,7 +105,9 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
   if (plan.flat) {
     flat_rows<W>(b, t, dd, d, n, o, ahead);
   } else {
-    const int most = b.want_dp && c > kPartChannels ? rows : std::max(kPartRows, kPartPixels / plan.y.w);
+    const int floats = plan.y.w * std::min(c, kPartChannels);
+    const int most =
+        b.want_dp && c > kPartChannels ? rows : std::max(kPartRows, kPartPixels * kPartChannels / floats);
     for (int r = 0; r < rows; r += most) {
       Rows d_part{{}, std::min(most, rows - r), c}, dd_part = d_part;
       for (int i = 0; i < d_part.count; ++i) d_part.row[i] = d.row[r + i], dd_part.row[i] = dd.row[r + i];

@@ -60,6 +60,10 @@ struct Common {
 // A vector read from beyond L1, changed and written takes as long as so many multiply-adds.
 constexpr int kCopyWork = 8;
 
+// Of a 1x1 convolution's input, rows of at most so many floats go through the product at a time: they fit
+// into half of an L1 of 32 KB, beside the weights and the result.
+constexpr int kInputFloats = 4096;
+
 struct Plan {
   SeparableConv<float> op;
   Common common;
@@ -93,7 +97,7 @@ struct Plan {
     pitch = op.stride * plane + kMaxLanes;
     for (int kx = 0; kx < k; ++kx) column[kx] = column_of(inset + kx * op.dilation);
     d_pitch = round_up(y.w * x.c, kMaxLanes);
-    tile = tile_rows(lanes, op.has_depthwise() ? k : 0, d_pitch);
+    tile = op.has_depthwise() ? tile_rows(lanes, k, d_pitch) : std::clamp(kInputFloats / d_pitch, 1, 4);
     flat = x.c == y.c && x.c < lanes && (x.c == 4 || x.c == 8);
     cin_pad = flat ? lanes : round_up(x.c, kChannelMultiple);
     cout_pad = flat ? lanes : round_up(y.c, kChannelMultiple);

@@ -19,8 +19,9 @@ struct StencilShape {
 };
 
 // With 16 registers a kernel column or two of weights or sums stay there, with two vectors of a row under way
-// at once. AVX-512 has 32: room for the weights of a kernel of 3, and of a kernel of 5 for two sums of each
-// row, of its even and its odd columns, which take turns: a sum waits for what was added to it before.
+// at once in tiles of four rows, one in tiles of eight. AVX-512 has 32: room for the weights of a kernel of
+// 3, and of a kernel of 5 for two sums of each row, of its even and its odd columns, which take turns: a sum
+// waits for what was added to it before.
 template <int W>
 constexpr bool kFewRegisters = W < 16;
 template <int W, int K>  // sums of a row
@@ -29,7 +30,7 @@ constexpr int kChains = W == 16 && K == 5 ? 2 : 1;
 // Rows of most tiles, where a row has so many floats. With eight rows a small kernel takes fewer loads for a
 // multiply-add; the registers must have room for their sums, the caches for the rows.
 LANAS_INLINE int tile_rows(int lanes, int k, int floats) {
-  return lanes == 16 && (k == 2 || k == 3 || k == 5) && floats <= 512 ? kTileRows : 4;
+  return lanes >= 8 && (k == 2 || k == 3 || k == 5) && floats <= 512 ? kTileRows : 4;
 }
 
 // Rows of vectors, `step` floats apart.
@@ -115,7 +116,8 @@ LANAS_INLINE void stencil_loops(StencilRows out, const float* in, const float* w
     ptrdiff_t column[K];
     for (int kx = 0; kx < K; ++kx) column[kx] = s.column[kx];
     constexpr bool kHolds = !kFewRegisters<W> && kChains<W, K> == 1;  // weights, in registers
-    constexpr int kHeld = kHolds ? K * K : 0, U = kFewRegisters<W> ? 2 : 1;
+    constexpr int kHeld = kHolds ? K * K : 0;
+    constexpr int U = kFewRegisters<W> && ROWS < kTileRows ? 2 : 1;
     for (int phase = 0; phase < s.period; ++phase, weights += K * K * W) {
       Vec<W> held[kHeld + 1];
 #pragma GCC unroll 16
@@ -196,17 +198,19 @@ LANAS_INLINE void stencil_gradient_loops(float* sums, StencilRows g, const float
     }
   } else {
     constexpr bool kPairs = kFewRegisters<W> && K > 3;
+    constexpr int kRows = kFewRegisters<W> || K > 3 ? 4 : ROWS;  // the sums leave no room for eight rows
     for (int phase = 0; phase < s.period; ++phase, sums += K * K * W)
-      if constexpr (kPairs) {
-        static_assert(K == 5);
-        stencil_gradient_columns<W, K, Step, ROWS, 0, 2>(sums, g, in, s, phase, ahead);
-        stencil_gradient_columns<W, K, Step, ROWS, 2, 2>(sums, g, in, s, phase, ahead);
-        stencil_gradient_columns<W, K, Step, ROWS, 4, 1>(sums, g, in, s, phase, ahead);
-      } else {
-        constexpr int kRows = K > 3 ? 4 : ROWS;  // 25 sums leave no room for eight rows
-        for (int t = 0; t < ROWS; t += kRows)
-          stencil_gradient_columns<W, K, Step, kRows, 0, K>(sums, {g.first + t * g.step, g.step},
-                                                            in + t * Step * s.row_step, s, phase, ahead);
+      for (int t = 0; t < ROWS; t += kRows) {
+        const StencilRows rows{g.first + t * g.step, g.step};
+        const float* const from = in + t * Step * s.row_step;
+        if constexpr (kPairs) {
+          static_assert(K == 5);
+          stencil_gradient_columns<W, K, Step, kRows, 0, 2>(sums, rows, from, s, phase, ahead);
+          stencil_gradient_columns<W, K, Step, kRows, 2, 2>(sums, rows, from, s, phase, ahead);
+          stencil_gradient_columns<W, K, Step, kRows, 4, 1>(sums, rows, from, s, phase, ahead);
+        } else {
+          stencil_gradient_columns<W, K, Step, kRows, 0, K>(sums, rows, from, s, phase, ahead);
+        }
       }
   }
 }
@@ -222,12 +226,13 @@ LANAS_INLINE void stencil_gradient(float* sums, StencilRows g, const float* in, 
   isolated<W>([=, &s]() LANAS_LAMBDA { stencil_gradient_loops<W, K, Step, ROWS>(sums, g, in, s, ahead); });
 }
 
-// Calls tile(first row, rows) with rows `most` (8 or 4), 4 or 1: `step` is the distance between the rows of a
-// tile. In one place, as everything is inlined there: with several the code outgrows the processor's cache.
+// Calls tile(first row, rows) with rows `most`, of eight also 4, or 1: `step` is the distance between the
+// rows of a tile. In one place, as everything is inlined there: with several the code outgrows the
+// processor's cache.
 template <class Tile>
 LANAS_INLINE void for_tiles(int begin, int end, int step, int most, Tile&& tile) {
   for (int o = begin, first = 0; o < end;) {
-    const int rows = o + most * step <= end ? most : o + 4 * step <= end ? 4 : 1;
+    const int rows = o + most * step <= end ? most : most == kTileRows && o + 4 * step <= end ? 4 : 1;
     tile(o + first, rows);
     if (rows > 1 && ++first < step) continue;
     o += rows > 1 ? rows * step : 1, first = 0;
@@ -242,7 +247,7 @@ LANAS_INLINE void with_constants(int k, int step, int rows, F&& f) {
     constexpr std::integral_constant<int, 0> any;
     if (rows == 1) return f(any, jump, std::integral_constant<int, 1>());
     constexpr std::integral_constant<int, 4> four;
-    if constexpr (W == 16)
+    if constexpr (W > 4)
       if (rows == kTileRows) {
         constexpr std::integral_constant<int, kTileRows> eight;
         if (k == 2) return f(std::integral_constant<int, 2>(), jump, eight);
