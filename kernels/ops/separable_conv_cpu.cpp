@@ -1,7 +1,7 @@
 // separable_conv_cpu.cpp -- forward and inference of separable_conv in vectors: one image (or strip of rows)
-// per thread at a time goes into a padded buffer, then, for each unit that reads it, four rows at a time
-// through the depthwise part, held in L1, and the pointwise part. Sums go to double per image and are added
-// in the order of the images, so the statistics do not depend on the thread count.
+// per thread at a time goes into a padded buffer, then, for each unit that reads it, four or eight rows at a
+// time through the depthwise part, held in L1, and the pointwise part. Sums go to double per image and are
+// added in the order of the images, so the statistics do not depend on the thread count.
 #include "kernels/ops/separable_conv_cpu.h"
 
 #include <cmath>
