@@ -15,12 +15,12 @@ class Ahead {
   // beyond kRuns is left out.
   void add(const Tensor& t, int n, int step = 1, int first = 0) {
     if (!t || n >= t.n) return;
-    const bool whole = step * t.stride <= 2 * kLine;  // few lines between the pixels
+    const int pixel = step * t.stride;
+    const bool whole = pixel <= 2 * kLine || pixel == t.c;  // few lines between the pixels, or none
     const int rows = step == 1 ? t.h : 1, columns = (t.w - first + step - 1) / step;
     for (int row = first; row < t.h; row += step == 1 ? t.h : step) {
       if (whole) push(t.at(n, row, 0), kLine, (rows * t.w * t.stride + kLine - 1) / kLine);
-      for (int c = 0; !whole && c < t.c; c += kLine)
-        push(t.at(n, row, first) + c, step * t.stride, rows * columns);
+      for (int c = 0; !whole && c < t.c; c += kLine) push(t.at(n, row, first) + c, pixel, rows * columns);
     }
   }
   // Memory whose lines a loop asks for itself, one each turn: a call between its turns takes registers.

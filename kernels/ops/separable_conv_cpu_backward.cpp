@@ -217,7 +217,7 @@ LANAS_INLINE void ask_ahead(const Backwards& all, const Backward& b, int n, bool
   if (plan.op.has_depthwise())
     work += (b.want_dp + b.want_dw) * plan.stencil_work(plan.k) +
             b.want_dz * b.lattice.phases * b.lattice.phases * plan.stencil_work(b.lattice.taps);
-  else
+  else if (b.want_dp || !b.writes_dx())
     work += plan.y.h * plan.copy_work(plan.x.c);
   ahead.pace(work);
 }
