@@ -213,16 +213,20 @@ void add_paths(Tape& tape, const std::vector<Normalised>& paths, Var out) {
 
 }  // namespace
 
-Var cell_nodes(Tape& tape, const CellPlace& place, std::vector<Var> states,
+Var cell_nodes(Tape& tape, const CellPlace& place, std::vector<Var> states, bool packed,
                const std::function<void(int node, const std::vector<Var>& states, Var out)>& add_node) {
   const int c = place.channels, step = place.reduction ? 2 : 1;
   const Shape s = tape.shape(states[0]);
-  const Var output = tape.activation({s.n, s.h / step, s.w / step, kNodes * c});
+  const Shape shape{s.n, s.h / step, s.w / step, c};
+  const Var output = tape.activation({shape.n, shape.h, shape.w, kNodes * c});
+  std::vector<Var> slices, nodes;
   for (int node = 0; node < kNodes; ++node) {
-    const Var out = tape.slice(output, node * c, (node + 1) * c);
-    add_node(node, states, out);
-    states.push_back(out);
+    slices.push_back(tape.slice(output, node * c, (node + 1) * c));
+    nodes.push_back(packed ? tape.activation(shape) : slices.back());
+    add_node(node, states, nodes.back());
+    states.push_back(nodes.back());
   }
+  for (int node = 0; packed && node < kNodes; ++node) copy(tape, nodes[node], slices[node]);
   return output;
 }
 
@@ -243,6 +247,7 @@ Var supernet_cell(Builder& b, const std::string& name, const CellPlace& place, i
   SupernetCell cell(b, prefix, place, partial, mixing);
   return cell_nodes(
       b.tape, place, preprocess_both(b, prefix, place, input0, input1, false),
+      partial == 1 && b.tape.device() == Device::cpu,
       [&](int node, const std::vector<Var>& states, Var out) { cell.add_node(node, states, out); });
 }
 
@@ -250,7 +255,7 @@ Var derived_cell(Builder& b, const std::string& name, const CellGenotype& genoty
                  Var input0, Var input1, std::vector<Var>* drop_masks) {
   const std::string prefix = name_prefix(name);
   return cell_nodes(
-      b.tape, place, preprocess_both(b, prefix, place, input0, input1, true),
+      b.tape, place, preprocess_both(b, prefix, place, input0, input1, true), b.tape.device() == Device::cpu,
       [&](int node, const std::vector<Var>& states, Var out) {
         std::vector<Normalised> paths;
         for (int j = 2 * node; j < 2 * node + 2; ++j) {

@@ -20,8 +20,11 @@ namespace lanas {
 inline std::string name_prefix(const std::string& name) { return name.empty() ? "" : name + "."; }
 
 // The frame of every cell: records the nodes in turn, each through add_node(node, states so far, out), where
-// out is the node's slice of the output, and returns the output. `states` starts as the preprocessed inputs.
-Var cell_nodes(Tape& tape, const CellPlace& place, std::vector<Var> states,
+// out is where the node goes, and returns the output. `states` starts as the preprocessed inputs. packed:
+// nodes are tensors of their own and are copied to the output at the end, else slices of it. Reading a slice
+// of a quarter of the channels uses a quarter of the sets of the caches; in training, where many ops read a
+// node and its gradient, that costs more than the copies (docs/performance.md).
+Var cell_nodes(Tape& tape, const CellPlace& place, std::vector<Var> states, bool packed,
                const std::function<void(int node, const std::vector<Var>& states, Var out)>& add_node);
 
 // An edge's stride: edges from the inputs of a reduction cell halve the side.

@@ -22,9 +22,10 @@ class InferenceBuilder {
     const int c = place.channels;
     const Var state0 = preprocess(name + ".preprocess0", input0, c, place.after_reduction);
     const Var state1 = preprocess(name + ".preprocess1", input1, c, false);
-    return cell_nodes(tape_, place, {state0, state1}, [&](int node, const std::vector<Var>& states, Var out) {
-      add_node(join(name, ".edges."), genotype, node, place, states, out);
-    });
+    return cell_nodes(tape_, place, {state0, state1}, false,
+                      [&](int node, const std::vector<Var>& states, Var out) {
+                        add_node(join(name, ".edges."), genotype, node, place, states, out);
+                      });
   }
 
   Var classify(Var x, int classes) {
