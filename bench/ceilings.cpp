@@ -152,6 +152,11 @@ Ceilings measure_ceilings(Stream& stream) {
   return {copy_rate(stream), read_rate(stream), fma};
 }
 
+Ceilings greater_of(const Ceilings& a, const Ceilings& b) {
+  return {std::max(a.copy_gb_s, b.copy_gb_s), std::max(a.read_gb_s, b.read_gb_s),
+          std::max(a.fma_gflop_s, b.fma_gflop_s)};
+}
+
 void CacheFlusher::flush() {
   const int rows = 1024;
   fill(stream_, Tensor(memory_.floats(), {rows, 1, 1, int(memory_.bytes() / sizeof(float) / rows)}), 1.f);

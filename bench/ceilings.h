@@ -25,6 +25,9 @@ bool emulated();
 // On the cpu with the stream's threads.
 Ceilings measure_ceilings(Stream& stream);
 
+// The greater of each: one that was measured while the host was disturbed is no ceiling.
+Ceilings greater_of(const Ceilings& a, const Ceilings& b);
+
 // Bytes that no cache holds: on the cpu twice the last level, where the system tells how large that is (on a
 // shared host it may be all of the host's), at least 64 MiB, at most an eighth of the machine's memory.
 size_t beyond_caches(Device device);

@@ -151,7 +151,8 @@ struct KernelsCommand {
     report(stream, work, ceilings, {{"supernet", supernet}, {"network", to_json(config)}});
   }
 
-  void report(const Stream& stream, const Work& work, const Ceilings& ceilings, const Json& what) const;
+  // before: the ceilings measured before the work; they are measured again after it.
+  void report(Stream& stream, const Work& work, const Ceilings& before, const Json& what) const;
   void draw_shares(const Work& work, double end_to_end) const;
 };
 
@@ -250,8 +251,9 @@ struct OfCeiling {
   }
 };
 
-void KernelsCommand::report(const Stream& stream, const Work& work, const Ceilings& ceilings,
+void KernelsCommand::report(Stream& stream, const Work& work, const Ceilings& before,
                             const Json& what) const {
+  const Ceilings ceilings = greater_of(before, measure_ceilings(stream));
   const std::vector<double>& whole = work.whole_ms;
   const bool graph = stream.device() == Device::cuda;
   const double end_to_end = work.mean_calm(whole), plain = work.mean_calm(work.plain_ms);
