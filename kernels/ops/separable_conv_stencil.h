@@ -30,8 +30,12 @@ constexpr int kChains = W == 16 && K == 5 ? 2 : 1;
 // Rows of most tiles, where a row has so many floats. With eight rows a small kernel takes fewer loads for a
 // multiply-add; the registers must have room for their sums, the caches for the rows.
 LANAS_INLINE int tile_rows(int lanes, int k, int floats) {
-  return lanes >= 8 && (k == 2 || k == 3 || k == 5) && floats <= 512 ? kTileRows : 4;
+  return lanes >= 8 && (k == 2 || k == 3 || k == 5) && floats <= 1536 ? kTileRows : 4;
 }
+
+// Every phase goes over the rows again, so long rows are taken in blocks of about so many vectors, whose
+// input and results stay in L1 for them all.
+constexpr int kBlockVectors = 32;
 
 // Rows of vectors, `step` floats apart.
 struct StencilRows {
@@ -118,20 +122,24 @@ LANAS_INLINE void stencil_loops(StencilRows out, const float* in, const float* w
     constexpr bool kHolds = !kFewRegisters<W> && kChains<W, K> == 1;  // weights, in registers
     constexpr int kHeld = kHolds ? K * K : 0;
     constexpr int U = kFewRegisters<W> && ROWS < kTileRows ? 2 : 1;
-    for (int phase = 0; phase < s.period; ++phase, weights += K * K * W) {
-      Vec<W> held[kHeld + 1];
+    const int block = std::max(1, kBlockVectors / s.period) * s.period;
+    for (int begin = 0; begin < s.vectors; begin += block) {
+      const int end = std::min(begin + block, s.vectors);
+      for (int phase = 0; phase < s.period; ++phase) {
+        const float* const table = weights + ptrdiff_t(phase) * K * K * W;
+        Vec<W> held[kHeld + 1];
 #pragma GCC unroll 16
-      for (int i = 0; i < kHeld; ++i) held[i] = in_register(load<W>(weights + i * W));
-      const auto vectors = [&](auto count, int v) LANAS_LAMBDA {
-        constexpr int N = decltype(count)::value;
-        if (ahead) ahead->some(K * K * ROWS * N);
-        stencil_vectors<W, K, Step, ROWS, N>({out.first + v * W, out.step}, in + v * W, column,
-                                             kHolds ? held : nullptr, weights, s, add);
-      };
-      int v = phase;
-      for (; v + (U - 1) * s.period < s.vectors; v += U * s.period)
-        vectors(std::integral_constant<int, U>(), v);
-      if (U > 1 && v < s.vectors) vectors(std::integral_constant<int, 1>(), v);
+        for (int i = 0; i < kHeld; ++i) held[i] = in_register(load<W>(table + i * W));
+        const auto vectors = [&](auto count, int v) LANAS_LAMBDA {
+          constexpr int N = decltype(count)::value;
+          if (ahead) ahead->some(K * K * ROWS * N);
+          stencil_vectors<W, K, Step, ROWS, N>({out.first + v * W, out.step}, in + v * W, column,
+                                               kHolds ? held : nullptr, table, s, add);
+        };
+        int v = begin + phase;
+        for (; v + (U - 1) * s.period < end; v += U * s.period) vectors(std::integral_constant<int, U>(), v);
+        if (U > 1 && v < end) vectors(std::integral_constant<int, 1>(), v);
+      }
     }
   }
 }

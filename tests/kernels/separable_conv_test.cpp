@@ -125,7 +125,11 @@ std::vector<Case> float_cases() {
     cases.push_back({2, 27, channels, channels, 3, 1, 2, Norm::plain});
     cases.push_back({2, 27, channels, channels, 3, 2, 1, Norm::affine, 1});
   }
-  cases.push_back({1, 16, 64, 16, 0, 1, 1});  // 1x1: tiles of three rows, of two and of one
+  cases.push_back({2, 13, 36, 36, 3, 1, 1, Norm::plain});  // rows of more than one block of vectors
+  cases.push_back({1, 17, 36, 40, 5, 1, 2, Norm::affine, 1});
+  cases.push_back({1, 13, 72, 36, 5, 2, 1});
+  cases.push_back({1, 12, 144, 16, 3, 1, 1});  // too long for tiles of eight
+  cases.push_back({1, 16, 64, 16, 0, 1, 1});   // 1x1: tiles of three rows, of two and of one
   cases.push_back({1, 11, 160, 8, 0, 1, 1, Norm::none, 1});
   cases.push_back({1, 5, 704, 4, 0, 1, 1});
   cases.push_back({2, 9, 8, 8, 7, 1, 1, Norm::plain});
