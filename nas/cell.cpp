@@ -219,14 +219,14 @@ Var cell_nodes(Tape& tape, const CellPlace& place, std::vector<Var> states, bool
   const Shape s = tape.shape(states[0]);
   const Shape shape{s.n, s.h / step, s.w / step, c};
   const Var output = tape.activation({shape.n, shape.h, shape.w, kNodes * c});
-  std::vector<Var> slices, nodes;
+  const auto slice = [&](int node) { return tape.slice(output, node * c, (node + 1) * c); };
+  const size_t inputs = states.size();
   for (int node = 0; node < kNodes; ++node) {
-    slices.push_back(tape.slice(output, node * c, (node + 1) * c));
-    nodes.push_back(packed ? tape.activation(shape) : slices.back());
-    add_node(node, states, nodes.back());
-    states.push_back(nodes.back());
+    const Var out = packed ? tape.activation(shape) : slice(node);
+    add_node(node, states, out);
+    states.push_back(out);
   }
-  for (int node = 0; packed && node < kNodes; ++node) copy(tape, nodes[node], slices[node]);
+  for (int node = 0; packed && node < kNodes; ++node) copy(tape, states[inputs + size_t(node)], slice(node));
   return output;
 }
 
@@ -245,17 +245,19 @@ Var supernet_cell(Builder& b, const std::string& name, const CellPlace& place, i
         " channels are not divisible by partial ", partial);
   const std::string prefix = name_prefix(name);
   SupernetCell cell(b, prefix, place, partial, mixing);
+  // Ops of partial channels read packed copies of them as it is.
+  const bool packed = partial == 1 && b.tape.device() == Device::cpu;
   return cell_nodes(
-      b.tape, place, preprocess_both(b, prefix, place, input0, input1, false),
-      partial == 1 && b.tape.device() == Device::cpu,
+      b.tape, place, preprocess_both(b, prefix, place, input0, input1, false), packed,
       [&](int node, const std::vector<Var>& states, Var out) { cell.add_node(node, states, out); });
 }
 
 Var derived_cell(Builder& b, const std::string& name, const CellGenotype& genotype, const CellPlace& place,
                  Var input0, Var input1, std::vector<Var>* drop_masks) {
   const std::string prefix = name_prefix(name);
+  const bool packed = b.tape.device() == Device::cpu;
   return cell_nodes(
-      b.tape, place, preprocess_both(b, prefix, place, input0, input1, true), b.tape.device() == Device::cpu,
+      b.tape, place, preprocess_both(b, prefix, place, input0, input1, true), packed,
       [&](int node, const std::vector<Var>& states, Var out) {
         std::vector<Normalised> paths;
         for (int j = 2 * node; j < 2 * node + 2; ++j) {

@@ -22,7 +22,9 @@ class InferenceBuilder {
     const int c = place.channels;
     const Var state0 = preprocess(name + ".preprocess0", input0, c, place.after_reduction);
     const Var state1 = preprocess(name + ".preprocess1", input1, c, false);
-    return cell_nodes(tape_, place, {state0, state1}, false,
+    // One pass over few images, in the caches: the copies cost more than they give.
+    const bool packed = false;
+    return cell_nodes(tape_, place, {state0, state1}, packed,
                       [&](int node, const std::vector<Var>& states, Var out) {
                         add_node(join(name, ".edges."), genotype, node, place, states, out);
                       });

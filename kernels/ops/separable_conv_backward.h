@@ -67,6 +67,8 @@ struct Backward {
     return want_dz && !plan.op.has_depthwise() && plan.op.relu && !plan.op.norm && gradient.dx &&
            !plan.flat && plan.x.c == plan.cin_pad && (beta == 0 || beta == 1);
   }
+  // Does a unit without depthwise part copy the pixels of x that it reads, before it multiplies?
+  bool gathers_x() const { return !plan.op.has_depthwise() && (want_dp || !writes_dx()); }
   size_t dp_size() const { return size_t(plan.x.c) * round_up(plan.y.c, kMaxLanes); }
 
   // Buffers of one thread: this unit's sums, and what one unit after the other works in.

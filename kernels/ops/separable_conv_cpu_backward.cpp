@@ -97,7 +97,7 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
       stencil<W, k, jump, count>({t.d, plan.d_pitch}, in, b.depthwise, shape, false, ahead);
     });
   const bool writes_dx = b.writes_dx();
-  if (!depthwise && (b.want_dp || !writes_dx))
+  if (b.gathers_x())
     for (int r = 0; r < rows; ++r) {
       ahead->some(plan.copy_work(c));
       gather_row<W>(d.row[r], plan, b.x, n, o + r, b.norm);
@@ -217,8 +217,7 @@ LANAS_INLINE void ask_ahead(const Backwards& all, const Backward& b, int n, bool
   if (plan.op.has_depthwise())
     work += (b.want_dp + b.want_dw) * plan.stencil_work(plan.k) +
             b.want_dz * b.lattice.phases * b.lattice.phases * plan.stencil_work(b.lattice.taps);
-  else if (b.want_dp || !b.writes_dx())
-    work += plan.y.h * plan.copy_work(plan.x.c);
+  if (b.gathers_x()) work += plan.y.h * plan.copy_work(plan.x.c);
   ahead.pace(work);
 }
 
