@@ -69,6 +69,11 @@ struct Backward {
   }
   // Does a unit without depthwise part copy the pixels of x that it reads, before it multiplies?
   bool gathers_x() const { return !plan.op.has_depthwise() && (want_dp || !writes_dx()); }
+  // Are rows of dy put together or copied before they are multiplied?
+  bool copies_dy() const {
+    if (dy.factors) return true;
+    return plan.flat ? !dy.g.packed() || plan.y.w * plan.y.c % plan.lanes != 0 : plan.y.c != plan.cout_pad;
+  }
   size_t dp_size() const { return size_t(plan.x.c) * round_up(plan.y.c, kMaxLanes); }
 
   // Buffers of one thread: this unit's sums, and what one unit after the other works in.

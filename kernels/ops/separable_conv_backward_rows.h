@@ -45,8 +45,7 @@ LANAS_INLINE Rows dy_rows(const Backward& b, const Backward::Thread& t, int n, i
   const Plan& plan = b.plan;
   const int cout = plan.y.c;
   const Tensor& g = b.dy.g;
-  const bool direct =
-      !b.dy.factors && (plan.flat ? g.packed() && plan.y.w * cout % W == 0 : cout == plan.cout_pad);
+  const bool direct = !b.copies_dy();
   Rows dy{{}, count, direct ? g.stride : plan.flat ? cout : plan.cout_pad};
   for (int r = 0; r < count; ++r) {
     const int oy = o + r * plan.step;

@@ -166,12 +166,12 @@ LANAS_INLINE void input_gradient(const Backward& b, const Backward::Thread& t, i
   const Lattice& l = b.lattice;
   const int c = plan.x.c, stride = plan.op.stride;
   // First row and column of x, and the pixels of the padded dd where their stencils begin.
-  const auto first = [&](int parity) { return (parity + plan.pad) % stride; };
   const auto begin = [&](int parity) {
-    return (first(parity) + plan.pad - parity * l.spacing) / stride - (l.taps - 1) * l.spacing + l.margin;
+    return (plan.first_of(parity) + plan.pad - parity * l.spacing) / stride - (l.taps - 1) * l.spacing +
+           l.margin;
   };
-  const int iy = first(parity_y), ix = first(parity_x);
-  const int height = (plan.x.h - iy + stride - 1) / stride, width = (plan.x.w - ix + stride - 1) / stride;
+  const int iy = plan.first_of(parity_y), ix = plan.first_of(parity_x);
+  const int height = plan.count_of(parity_y, plan.x.h), width = plan.count_of(parity_x, plan.x.w);
   int column[kMaxKernel];
   for (int kx = 0; kx < l.taps; ++kx) column[kx] = kx * l.spacing * c;
   const StencilShape shape{l.taps, (width * c + W - 1) / W, plan.period, ptrdiff_t(l.spacing) * b.wide_pitch,
@@ -197,6 +197,18 @@ LANAS_INLINE void input_gradient(const Backward& b, const Backward::Thread& t, i
       });
 }
 
+// Vectors multiplied and added by input_gradient() for all parities of one image.
+int64_t input_gradient_work(const Backward& b) {
+  const Plan& plan = b.plan;
+  int64_t work = 0;
+  for (int y = 0; y < b.lattice.phases; ++y)
+    for (int x = 0; x < b.lattice.phases; ++x) {
+      const int floats = plan.count_of(x, plan.x.w) * plan.x.c;
+      work += int64_t{plan.count_of(y, plan.x.h)} * ((floats + plan.lanes - 1) / plan.lanes);
+    }
+  return work * b.lattice.taps * b.lattice.taps;
+}
+
 // What comes after image n of a unit: dy of the next unit, or that of the first, x and dx of the next image.
 // fill: dx is written whole.
 template <int W>
@@ -212,11 +224,10 @@ LANAS_INLINE void ask_ahead(const Backwards& all, const Backward& b, int n, bool
     ahead.add(b.x, next, plan.spread(), plan.op.offset);
     ahead.add(out, next, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);
   }
-  int64_t work =
-      (b.want_dp + (b.want_dw || b.want_dz)) * plan.product_work() + plan.y.h * plan.copy_work(plan.y.c);
+  int64_t work = (b.want_dp + (b.want_dw || b.want_dz)) * plan.product_work();
+  if (b.copies_dy()) work += plan.y.h * plan.copy_work(plan.y.c);
   if (plan.op.has_depthwise())
-    work += (b.want_dp + b.want_dw) * plan.stencil_work(plan.k) +
-            b.want_dz * b.lattice.phases * b.lattice.phases * plan.stencil_work(b.lattice.taps);
+    work += (b.want_dp + b.want_dw) * plan.stencil_work(plan.k) + b.want_dz * input_gradient_work(b);
   if (b.gathers_x()) work += plan.y.h * plan.copy_work(plan.x.c);
   ahead.pace(work);
 }

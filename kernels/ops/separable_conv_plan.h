@@ -105,6 +105,10 @@ struct Plan {
 
   // Floats from a padded row's start to its column i.
   int column_of(int i) const { return i % op.stride * plane + i / op.stride * x.c; }
+  // Of `size` rows or columns of x those where i + pad has this parity (of one: all): the first, their
+  // number.
+  int first_of(int parity) const { return (parity + pad) % op.stride; }
+  int count_of(int parity, int size) const { return (size - first_of(parity) + op.stride - 1) / op.stride; }
   // Rows and columns of x that are read: every spread()-th from op.offset on.
   int spread() const { return common.planes < op.stride ? op.stride : 1; }
   int padded_rows() const { return op.has_depthwise() ? x.h + 2 * common.pad + op.stride : 0; }
