@@ -1,6 +1,6 @@
 // conv2d.cpp -- see conv2d.h. The batch is cut into groups of images with some 1024 output pixels each, and
-// the groups into at most 16 chunks that threads take one at a time; every chunk has its own column buffer
-// and its own partial weight gradient, added up in chunk order.
+// the groups into a few chunks that threads take one at a time; every chunk has its own column buffer and its
+// own partial weight gradient, added up in chunk order.
 #include "kernels/vendor/conv2d.h"
 
 #include <algorithm>
@@ -14,7 +14,6 @@ namespace lanas {
 
 namespace {
 
-constexpr int kMaxChunks = 16;
 constexpr int kGroupPixels = 1024;
 
 struct Plan {
@@ -40,7 +39,7 @@ Plan make_plan(const char* name, Shape y, Shape x, Shape w, int stride, int padd
   CHECK(y == expected && y.size() > 0, name, ": output ", y, " is not the expected ", expected);
   Plan plan{w.h, w.w, stride, padding, dilation, x.n, 1, 1, y.h * y.w, w.h * w.w * w.c, false};
   plan.group = std::clamp(kGroupPixels / plan.pixels, 1, x.n);
-  plan.chunks = std::min(plan.groups(), kMaxChunks);
+  plan.chunks = std::min(plan.groups(), cpu::kMaxChunks);
   plan.pointwise = w.h == 1 && w.w == 1 && stride == 1 && padding == 0;
   return plan;
 }

@@ -9,8 +9,6 @@
 namespace lanas::cpu {
 namespace {
 
-constexpr int kMaxChunks = 16;
-
 struct Chunk {
   float *padded, *dw;  // rows of x with zeros around; [kh][kw * cin][cout]
 };

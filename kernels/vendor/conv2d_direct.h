@@ -10,6 +10,10 @@
 
 namespace lanas::cpu {
 
+// What a dense convolution's work is cut into at most, whatever the thread count: partial weight gradients
+// are added in their order.
+constexpr int kMaxChunks = 16;
+
 // Output channels in quads, and all weights in half of the smallest first cache.
 inline bool conv2d_is_direct(Shape w, int dilation) {
   return dilation == 1 && w.n % 4 == 0 && w.size() <= 4096;
@@ -17,7 +21,7 @@ inline bool conv2d_is_direct(Shape w, int dilation) {
 
 size_t conv2d_direct_scratch_bytes(Shape y, Shape x, Shape w, int stride, int padding);
 
-// As in conv2d.h; shapes are checked there. The work is cut into at most 16 parts, whatever the thread count.
+// As in conv2d.h; shapes are checked there.
 void conv2d_direct_forward(Tensor y, Tensor x, Tensor w, int stride, int padding, void* scratch);
 void conv2d_direct_backward_weights(Tensor dw, Tensor dy, Tensor x, int stride, int padding, float beta,
                                     void* scratch);
