@@ -79,6 +79,13 @@ Norm batch_statistics(Tape& tape, Var x, RunningMoments running);
 // accumulate: adds to `out`, which an op before this one has written.
 Var normalise(Tape& tape, Var x, Norm norm, Var out = {}, bool accumulate = false);
 
+// Both pools of one state, 3x3 and padding 1, with their moments, which read it once; see
+// kernels/ops/pool_pair.h.
+struct PoolPair {
+  Normalised max, avg;
+};
+PoolPair pool_pair(Tape& tape, Var x, int stride, RunningMoments max_running, RunningMoments avg_running);
+
 // Mixed operation: y = sum_k weights[index_k] * normalise_k(x_k); weights is one row [1,1,1,m].
 struct MixedTerm {
   Normalised x;  // no affine part

@@ -7,6 +7,7 @@
 #include "kernels/ops/global_pool.h"
 #include "kernels/ops/mixed_sum.h"
 #include "kernels/ops/pool2d.h"
+#include "kernels/ops/pool_pair.h"
 #include "kernels/vendor/conv2d.h"
 
 namespace lanas {
@@ -107,6 +108,43 @@ Var avg_pool(Tape& tape, Var x, int kernel, int stride, int padding, Var out) {
   return record_pool(tape, "avg_pool", x, kernel, stride, padding, out, avg_pool_forward, {}, [=](Run& run) {
     avg_pool_backward(run.stream, run.grad_in(0), run.gradients(0), kernel, stride, padding, run.beta(0));
   });
+}
+
+PoolPair pool_pair(Tape& tape, Var x, int stride, RunningMoments max_running, RunningMoments avg_running) {
+  const Shape s = tape.shape(x);
+  const Shape shape{s.n, pooled_size(s.h, 3, stride, 1), pooled_size(s.w, 3, stride, 1), s.c};
+  const auto result = [&]() -> Normalised {
+    return {tape.activation(shape), {tape.statistic({1, 1, 1, s.c}), tape.statistic({1, 1, 1, s.c}), {}, {}}};
+  };
+  const PoolPair pair{result(), result()};
+  // Outputs y, mean and inv_std of the maximum, then of the average; inputs x and their running moments.
+  const auto forward = [=](Run& run) {
+    PooledOutput outputs[2];
+    for (int k = 0; k < 2; ++k) {
+      PooledOutput& out = outputs[k];
+      out.y = run.out(3 * k);
+      if (run.training) out.mean = run.out(3 * k + 1).data, out.inv_std = run.out(3 * k + 2).data;
+      if (run.training && run.update_statistics)
+        out.running_mean = run.in(2 * k + 1).data, out.running_var = run.in(2 * k + 2).data;
+    }
+    pool_pair_forward(run.stream, outputs[0], outputs[1], run.in(0), stride, kBatchNormEps);
+    for (int k = 0; k < 2 && !run.training; ++k)
+      batch_norm_statistics_from_running(run.stream, run.out(3 * k + 1).data, run.out(3 * k + 2).data,
+                                         run.in(2 * k + 1).data, run.in(2 * k + 2).data, run.in(0).c,
+                                         kBatchNormEps);
+  };
+  const auto backward = [=](Run& run) {
+    pool_pair_backward(run.stream, run.grad_in(0), run.grad_out(0), run.grad_out(3), run.in(0), stride,
+                       run.beta(0));
+  };
+  tape.record({.name = "pool_pair",
+               .inputs = {x, max_running.mean, max_running.var, avg_running.mean, avg_running.var},
+               .outputs = {pair.max.x, pair.max.norm.mean, pair.max.norm.inv_std, pair.avg.x,
+                           pair.avg.norm.mean, pair.avg.norm.inv_std},
+               .saved = {x},
+               .forward = forward,
+               .backward = backward});
+  return pair;
 }
 
 Var global_average_pool(Tape& tape, Var x) {

@@ -103,12 +103,23 @@ class SupernetCell {
     });
   }
 
+  // A pool of a state and its moments. On a cuda device, which neither of them fills, both pools are one op.
   Normalised pool(OpKind op, int input, Var x) {
+    const int stride = edge_stride(place_, input);
+    const auto running = [&](OpKind kind) {
+      return b_.running(join(prefix_, "states.", input, ".", op_name(kind), ".bn"), tape_.shape(x).c);
+    };
+    if (tape_.device() == Device::cuda) {
+      const PoolPair pair = once(pool_pairs_, input, [&] {
+        const RunningMoments max = running(OpKind::max_pool_3x3);
+        return pool_pair(tape_, x, stride, max, running(OpKind::avg_pool_3x3));
+      });
+      return op == OpKind::max_pool_3x3 ? pair.max : pair.avg;
+    }
     return once(pools_, std::pair{op, input}, [&]() -> Normalised {
       const auto make = op == OpKind::max_pool_3x3 ? max_pool : avg_pool;
-      const Var y = make(tape_, x, 3, edge_stride(place_, input), 1, {});
-      const std::string name = join(prefix_, "states.", input, ".", op_name(op), ".bn");
-      return {y, batch_statistics(tape_, y, b_.running(name, tape_.shape(y).c))};
+      const Var y = make(tape_, x, 3, stride, 1, {});
+      return {y, batch_statistics(tape_, y, running(op))};
     });
   }
 
@@ -177,6 +188,7 @@ class SupernetCell {
   Mixing mixing_;
   std::map<int, Var> seen_, bypass_;
   std::map<std::pair<OpKind, int>, Normalised> pools_;
+  std::map<int, PoolPair> pool_pairs_;
 };
 
 // One edge of a derived cell: its op and drop-path, which spares the identity. What is still to be normalised

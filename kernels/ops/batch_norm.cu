@@ -203,22 +203,6 @@ INSTANTIATE(double)
 
 namespace {
 
-// The average of the first pixels; see host::sample_mean.
-template <int kPack>
-__device__ __forceinline__ Pack<kPack> sample_mean(const Tensor& x, int c) {
-  const int count = int(min(x.pixels(), int64_t{8}));
-  Pack<kPack> sum = {};
-#pragma unroll
-  for (int p = 0; p < 8; ++p) {
-    const Pack<kPack> in = p < count ? load<kPack>(x.pixel(p) + c) : Pack<kPack>{};
-#pragma unroll
-    for (int k = 0; k < kPack; ++k) sum.v[k] += in.v[k];
-  }
-#pragma unroll
-  for (int k = 0; k < kPack; ++k) sum.v[k] /= float(count);
-  return sum;
-}
-
 // partial[piece][2][c]: sum of x - sample mean, and of its square.
 template <int kPack>
 __global__ void statistics_kernel(float* partial, Tensor x, int columns) {
@@ -235,19 +219,10 @@ __global__ void statistics_kernel(float* partial, Tensor x, int columns) {
   });
 }
 
-// kPack as in the first kernel, for the same sample mean.
-template <int kPack>
 __global__ void finish_statistics_kernel(float* mean, float* inv_std, const float* partial, int pieces,
                                          Tensor x, float eps, float* running_mean, float* running_var) {
-  const int c = added_channel();
-  const double count = double(x.pixels());
-  const double offset = add_pieces(partial, pieces, 2 * x.c, c, c < x.c) / count,
-               square = add_pieces(partial, pieces, 2 * x.c, x.c + c, c < x.c) / count;
-  if (threadIdx.x >= kAddColumns || c >= x.c) return;
-  const double sample = double(sample_mean<1>(x, c).v[0]), var = fmax(square - offset * offset, 0.0);
-  mean[c] = float(sample + offset);
-  inv_std[c] = float(1 / sqrt(var + double(eps)));
-  move_running(running_mean, running_var, c, sample + offset, var, count);
+  finish_statistics(mean, inv_std, partial, pieces, 2 * x.c, 0, x, double(x.pixels()), eps, running_mean,
+                    running_var);
 }
 
 __global__ void finish_norm_gradient_kernel(float* coefficients, NormGradient<float> gradient,
@@ -303,7 +278,7 @@ void launch_statistics(Stream& stream, float* mean, float* inv_std, Tensor x, fl
     auto* partial =
         static_cast<float*>(stream_scratch(stream, layout.pieces * 2 * size_t(x.c) * sizeof(float)));
     launch(statistics_kernel<pack()>, layout.grid(), kSumThreads, 0, stream, partial, x, layout.columns);
-    launch(finish_statistics_kernel<pack()>, add_blocks(x.c), kSumThreads, 0, stream, mean, inv_std, partial,
+    launch(finish_statistics_kernel, add_blocks(x.c), kSumThreads, 0, stream, mean, inv_std, partial,
            int(layout.pieces), x, eps, running_mean, running_var);
   });
 }

@@ -1,4 +1,4 @@
-// batch_norm.cuh -- what ops that normalise share on the device: how running moments move, and the end of
+// batch_norm.cuh -- what ops that normalise share on the device: the end of the statistics, and the end of
 // backward, from the partial sums of dy and of dy (x - mean) per channel to dgamma, dbeta and the
 // coefficients of dx = a dy + b x + k, and the pass that writes dx.
 #pragma once
@@ -37,6 +37,39 @@ __device__ __forceinline__ void move_running(float* running_mean, float* running
   const double m = double(kBatchNormMomentum), unbiased = var * pixels / fmax(pixels - 1, 1.0);
   running_mean[c] = float((1 - m) * double(running_mean[c]) + m * mean);
   running_var[c] = float((1 - m) * double(running_var[c]) + m * unbiased);
+}
+
+// The average of the first pixels; see host::sample_mean.
+template <int kPack>
+__device__ __forceinline__ Pack<kPack> sample_mean(const Tensor& x, int c) {
+  const int count = int(min(x.pixels(), int64_t{8}));
+  Pack<kPack> sum = {};
+#pragma unroll
+  for (int p = 0; p < 8; ++p) {
+    const Pack<kPack> in = p < count ? load<kPack>(x.pixel(p) + c) : Pack<kPack>{};
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) sum.v[k] += in.v[k];
+  }
+#pragma unroll
+  for (int k = 0; k < kPack; ++k) sum.v[k] /= float(count);
+  return sum;
+}
+
+// The moments of channel c of what x was made to, `count` pixels, from the sums of its difference to x's
+// sample mean, partial[piece * row_floats + first + c], and of the square of that, x.c further. All threads
+// of blocks of kAddColumns channels call it.
+__device__ __forceinline__ void finish_statistics(float* mean, float* inv_std, const float* partial,
+                                                  int pieces, int64_t row_floats, int64_t first,
+                                                  const Tensor& x, double count, float eps,
+                                                  float* running_mean, float* running_var) {
+  const int c = added_channel();
+  const double offset = add_pieces(partial, pieces, row_floats, first + c, c < x.c) / count,
+               square = add_pieces(partial, pieces, row_floats, first + x.c + c, c < x.c) / count;
+  if (threadIdx.x >= kAddColumns || c >= x.c) return;
+  const double sample = double(sample_mean<1>(x, c).v[0]), var = fmax(square - offset * offset, 0.0);
+  mean[c] = float(sample + offset);
+  inv_std[c] = float(1 / sqrt(var + double(eps)));
+  move_running(running_mean, running_var, c, sample + offset, var, count);
 }
 
 template <int kPack>

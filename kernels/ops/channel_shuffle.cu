@@ -142,23 +142,32 @@ __global__ void shuffle_kernel(Tensor y, Tensor first, Tensor rest, int groups) 
   });
 }
 
-// to = groups `first` on of dy + beta to.
+// The groups of dy, one after the other: the first one + beta first to `first`, the others to `rest`, either
+// of which may be null.
 template <int kPack>
-__global__ void unshuffle_kernel(Tensor to, Tensor dy, int groups, int members, int first, float beta) {
-  for_packs<kPack>(to, [=](int64_t pixel, int c) {
-    const float* in = dy.pixel(pixel) + first;
+__global__ void unshuffle_kernel(Tensor first, Tensor rest, Tensor dy, int members, float beta_first,
+                                 float beta_rest) {
+  const int groups = dy.c / members;
+  for_packs<kPack>(dy, [=](int64_t pixel, int c) {
+    const bool is_first = c < members;
+    if (!(is_first ? first.data : rest.data)) return;
+    const float* in = dy.pixel(pixel);
     Pack<kPack> out;
 #pragma unroll
     for (int k = 0; k < kPack; ++k) out.v[k] = in[(c + k) % members * groups + (c + k) / members];
-    accumulate<kPack>(to.pixel(pixel) + c, out, beta);
+    accumulate<kPack>(is_first ? first.pixel(pixel) + c : rest.pixel(pixel) + (c - members), out,
+                      is_first ? beta_first : beta_rest);
   });
 }
 
-void launch_unshuffle(Stream& stream, Tensor to, Tensor dy, int members, int first, float beta) {
-  if (!to) return;
-  with_pack(pack_width(to), [&](auto pack) {
-    launch(unshuffle_kernel<pack()>, pack_blocks(to, pack), kPackThreads, 0, stream, to, dy, dy.c / members,
-           members, first, beta);
+void launch_unshuffle(Stream& stream, Tensor first, Tensor rest, Tensor dy, int members, float beta_first,
+                      float beta_rest) {
+  if (!first && !rest) return;
+  // A pack lies within one group.
+  const int width = std::min(pack_width(first, rest), members % 4 == 0 ? 4 : members % 2 == 0 ? 2 : 1);
+  with_pack(width, [&](auto pack) {
+    launch(unshuffle_kernel<pack()>, pack_blocks(dy, pack), kPackThreads, 0, stream, first, rest, dy, members,
+           beta_first, beta_rest);
   });
 }
 
@@ -234,9 +243,10 @@ void channel_shuffle_backward(Stream& stream, const ShuffleGradient<float>& grad
       host::add_parts(gradient, doubles, (dy.pixels() + cpu::kShufflePart - 1) / cpu::kShufflePart);
     return;
   }
-  launch_unshuffle(stream, dfirst, dy, dfirst.c, 0, gradient.beta_first);
   if (!rest.weights) {
-    if (!gradient.x.empty()) launch_unshuffle(stream, gradient.x[0], dy, dfirst.c, 1, gradient.beta[0]);
+    const bool bypassed = !gradient.x.empty();
+    launch_unshuffle(stream, dfirst, bypassed ? gradient.x[0] : Tensor{}, dy, dfirst.c, gradient.beta_first,
+                     bypassed ? gradient.beta[0] : 0.0f);
     return;
   }
   bool any = gradient.dweights;
@@ -246,10 +256,11 @@ void channel_shuffle_backward(Stream& stream, const ShuffleGradient<float>& grad
     any |= bool(gradient.x[k]);
     gradients.push_back({gradient.x[k], gradient.beta[k], gradient.beta_dweights});
   }
-  if (!any) return;
-  const Tensor drest = rest_in(scratch, dy, dfirst);
-  launch_unshuffle(stream, drest, dy, dfirst.c, 1, 0);
-  mixed_sum_backward(stream, mixed_terms(rest.x), gradients, gradient.dweights, drest, rest.weights, nullptr);
+  const Tensor drest = any ? rest_in(scratch, dy, dfirst) : Tensor{};
+  launch_unshuffle(stream, dfirst, drest, dy, dfirst.c, gradient.beta_first, 0);
+  if (any)
+    mixed_sum_backward(stream, mixed_terms(rest.x), gradients, gradient.dweights, drest, rest.weights,
+                       nullptr);
 }
 
 }  // namespace lanas

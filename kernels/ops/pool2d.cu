@@ -397,7 +397,7 @@ void max_pool_backward(Stream& stream, Tensor dx, std::span<const GradientView<f
   stream.activate();
   if (stream.device() == Device::cpu)
     return host::max_pool_backward<float>(dx, dys, x, kernel, stride, padding, beta);
-  launch_max_backward(stream, dx, dy, x, kernel, stride, padding, beta);
+  launch_max_backward<false>(stream, dx, dy, {}, x, kernel, stride, padding, beta);
 }
 
 void avg_pool_forward(Stream& stream, Tensor y, Tensor x, int kernel, int stride, int padding) {

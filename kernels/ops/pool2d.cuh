@@ -1,7 +1,8 @@
 // pool2d.cuh -- the device kernels of pool2d.cu. Forward and the average's backward: a thread per pack of
 // channels of one pixel, whose taps come from the cache. Max backward needs the place of the maximum of every
 // window that holds a pixel: a block finds the places for the windows of a strip of rows once, in shared
-// memory, and then each input pixel adds the windows that chose it.
+// memory, and then each input pixel adds the windows that chose it; pool_pair's backward adds the average's
+// gradient there as well.
 #pragma once
 
 #include <algorithm>
@@ -129,10 +130,11 @@ __device__ __forceinline__ unsigned first_maxima(const Tensor& x, int n, int oy,
   return where;
 }
 
-// Block (image and strip, group of packs). Shared: the places of the windows that touch the strip.
-template <int kPack, int kKernel>
-__global__ void max_backward_kernel(Tensor dx, Tensor dy, Tensor x, Window<kKernel> window, Strip strip,
-                                    float beta) {
+// Block (image and strip, group of packs). Shared: the places of the windows that touch the strip. With
+// kAverage dx also takes the gradient of the average, davg.
+template <int kPack, int kKernel, bool kAverage>
+__global__ void max_backward_kernel(Tensor dx, Tensor dy, Tensor davg, Tensor x, Window<kKernel> window,
+                                    Strip strip, float beta) {
   unsigned* places = dynamic_shared<unsigned>();  // [window row - first][ox][pack]
   const int n = int(blockIdx.x) / strip.strips, first_row = int(blockIdx.x) % strip.strips * strip.rows,
             last_row = min(first_row + strip.rows, x.h) - 1;
@@ -154,6 +156,12 @@ __global__ void max_backward_kernel(Tensor dx, Tensor dy, Tensor x, Window<kKern
       const Pack<kPack> g = load<kPack>(dy.at(n, oy, ox) + c);
 #pragma unroll
       for (int k = 0; k < kPack; ++k) sum.v[k] += ((where >> (8 * k)) & 0xffu) == unsigned(tap) ? g.v[k] : 0;
+      if constexpr (kAverage) {
+        const Pack<kPack> mean = load<kPack>(davg.at(n, oy, ox) + c);
+        const float factor = 1.0f / float(window.taps_inside(oy, x.h) * window.taps_inside(ox, x.w));
+#pragma unroll
+        for (int k = 0; k < kPack; ++k) sum.v[k] += factor * mean.v[k];
+      }
     });
     accumulate<kPack>(dx.at(n, iy, ix) + c, sum, beta);
   }
@@ -168,10 +176,12 @@ void with_window(int kernel, int stride, int padding, Use use) {
     use(Window<0>{kernel, stride, padding});
 }
 
-void launch_max_backward(Stream& stream, Tensor dx, Tensor dy, Tensor x, int kernel, int stride, int padding,
-                         float beta) {
+// davg: read with kAverage, else anything.
+template <bool kAverage>
+void launch_max_backward(Stream& stream, Tensor dx, Tensor dy, Tensor davg, Tensor x, int kernel, int stride,
+                         int padding, float beta) {
   constexpr int kPlaces = 48 * 1024 / 4;  // of a block, at most
-  with_pack(pack_width(dx, dy, x), [&](auto pack) {
+  with_pack(kAverage ? pack_width(dx, dy, davg, x) : pack_width(dx, dy, x), [&](auto pack) {
     Strip strip;
     strip.packs = std::min(x.c / pack, 4);
     while (strip.packs > 1 && (kernel + 1) * dy.w * strip.packs > kPlaces) --strip.packs;
@@ -185,8 +195,8 @@ void launch_max_backward(Stream& stream, Tensor dx, Tensor dy, Tensor x, int ker
     CHECK(places(strip.rows) <= kPlaces, "max_pool_backward: rows of x ", x.shape(), " are too long");
     const dim3 grid(unsigned(x.n * strip.strips), unsigned(strip.groups));
     with_window(kernel, stride, padding, [&](auto window) {
-      launch(max_backward_kernel<pack(), decltype(window)::kConstant>, grid, kPackThreads,
-             size_t(places(strip.rows)) * sizeof(unsigned), stream, dx, dy, x, window, strip, beta);
+      launch(max_backward_kernel<pack(), decltype(window)::kConstant, kAverage>, grid, kPackThreads,
+             size_t(places(strip.rows)) * sizeof(unsigned), stream, dx, dy, davg, x, window, strip, beta);
     });
   });
 }

@@ -7,12 +7,6 @@
 namespace lanas::test {
 namespace {
 
-// Running moments of c channels, 0 and 1 at first.
-RunningMoments running_moments(CaseBuilder& b, int c) {
-  const std::vector<float> zeros(size_t(c), 0), ones(size_t(c), 1);
-  return {b.constant({1, 1, 1, c}, zeros, zeros), b.constant({1, 1, 1, c}, ones, ones)};
-}
-
 OpCase norm_case(Shape s, bool affine, int pixel_stride, float shift = 0.5f) {
   return {join(s.n, "x", s.h, "x", s.w, "x", s.c, affine ? " affine" : "", " pixel stride ", pixel_stride),
           double(s.pixels()), [=](CaseBuilder& b) {

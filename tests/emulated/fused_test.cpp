@@ -9,11 +9,6 @@
 namespace lanas::test {
 namespace {
 
-RunningMoments running_moments(CaseBuilder& b, int c) {
-  const std::vector<float> zeros(size_t(c), 0), ones(size_t(c), 1);
-  return {b.constant({1, 1, 1, c}, zeros, zeros), b.constant({1, 1, 1, c}, ones, ones)};
-}
-
 std::vector<CaseResult> run(const std::function<void(CaseBuilder&)>& build) {
   Stream stream(Device::cuda, 1);
   CaseBuilder builder(Device::cuda, false);

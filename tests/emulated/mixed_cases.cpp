@@ -6,11 +6,6 @@
 namespace lanas::test {
 namespace {
 
-RunningMoments running_moments(CaseBuilder& b, int c) {
-  const std::vector<float> zeros(size_t(c), 0), ones(size_t(c), 1);
-  return {b.constant({1, 1, 1, c}, zeros, zeros), b.constant({1, 1, 1, c}, ones, ones)};
-}
-
 // Term k: normalised where `plain` does not divide k, weight (3 k) % weights, every `again`-th input used
 // twice.
 struct Mixed {

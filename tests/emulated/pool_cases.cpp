@@ -1,5 +1,6 @@
 // pool_cases.cpp -- cases of max, average and global pooling. Inputs are normal draws: no ties but those of
 // the case that is made of them.
+#include "kernels/ops/pool_pair.h"
 #include "tests/support/op_case.h"
 
 namespace lanas::test {
@@ -53,6 +54,48 @@ std::vector<OpCase> pool_cases_of_both() {
   return cases;
 }
 const OpCases pool_cases("pool2d", pool_cases_of_both());
+
+// Both pools, each normalised by its moments; in inference by the running ones.
+OpCase pair_case(Shape x, int stride, int pixel_stride, bool training = true) {
+  const Pool t{x, 3, stride, 1, pixel_stride};
+  return {join(name(training ? "pair" : "pair in inference", t)), double(x.pixels()), [=](CaseBuilder& b) {
+            b.training = training;
+            const PoolPair pair =
+                pool_pair(b.tape, input(b, t), stride, running_moments(b, x.c), running_moments(b, x.c));
+            for (const Normalised& y : {pair.max, pair.avg}) {
+              const Var out = normalise(b.tape, y.x, y.norm);
+              training ? b.output(out) : b.output_without_gradient(out);
+            }
+          }};
+}
+
+// How the moments and the running moments of both results move.
+OpCase pair_moments_case(Shape s) {
+  return {join("pair's moments ", s.n, "x", s.h, "x", s.w, "x", s.c), double(s.pixels()),
+          [=](CaseBuilder& b) {
+            Random random(23);
+            const auto buffer = [&](const std::string& name, int64_t count, float shift) {
+              std::vector<float> values[2];
+              for (std::vector<float>& content : values)
+                for (int64_t i = 0; i < count; ++i) content.push_back(shift + std::abs(random.normal()));
+              return b.buffer(name, values[0], values[1]);
+            };
+            PooledOutput outputs[2];
+            for (PooledOutput& out : outputs) {
+              out.y = {buffer("y", s.size(), 0), s};
+              for (float** moment : {&out.mean, &out.inv_std, &out.running_mean, &out.running_var})
+                *moment = buffer("moments", s.c, 0);
+            }
+            const Tensor x(buffer("x", s.size(), 50), s);
+            b.call([=](Stream& stream) { pool_pair_forward(stream, outputs[0], outputs[1], x, 1, 1e-5f); });
+          }};
+}
+const OpCases pair_cases("pool_pair", {pair_case({1, 5, 7, 1}, 1, 0), pair_case({2, 7, 6, 3}, 2, 0),
+                                       pair_case({3, 8, 8, 4}, 1, 10), pair_case({1, 9, 5, 12}, 2, 0),
+                                       pair_case({2, 6, 6, 36}, 1, 40), pair_case({2, 8, 6, 16}, 2, 20),
+                                       pair_case({2, 1, 4, 8}, 1, 0), pair_case({2, 16, 17, 4}, 1, 0),
+                                       pair_case({2, 5, 5, 4}, 1, 0, false), pair_moments_case({2, 6, 5, 8}),
+                                       pair_moments_case({3, 9, 9, 2})});
 
 OpCase global_case(Shape s, int pixel_stride) {
   return {join(s.n, "x", s.h, "x", s.w, "x", s.c, " pixel stride ", pixel_stride), double(s.h * s.w),

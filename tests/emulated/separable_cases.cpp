@@ -19,11 +19,6 @@ std::string name(const Case& t) {
               " offset ", t.offset, " pixel stride ", t.pixel_stride);
 }
 
-RunningMoments running_moments(CaseBuilder& b, int c) {
-  const std::vector<float> zeros(size_t(c), 0), ones(size_t(c), 1);
-  return {b.constant({1, 1, 1, c}, zeros, zeros), b.constant({1, 1, 1, c}, ones, ones)};
-}
-
 Separable unit(CaseBuilder& b, const Case& t) {
   Separable u;
   if (t.kernel > 1) u.depthwise = b.input({1, t.kernel, t.kernel, t.x.c}, 0.5f);

@@ -93,6 +93,12 @@ class CaseBuilder {
   std::unique_ptr<Plan> plan_;
 };
 
+// Running moments of c channels, 0 and 1 at first.
+inline RunningMoments running_moments(CaseBuilder& b, int c) {
+  const std::vector<float> zeros(size_t(c), 0), ones(size_t(c), 1);
+  return {b.constant({1, 1, 1, c}, zeros, zeros), b.constant({1, 1, 1, c}, ones, ones)};
+}
+
 struct OpCase {
   std::string name;      // of the variation
   double reduction = 1;  // the longest sum behind a result: tolerance grows with its root
