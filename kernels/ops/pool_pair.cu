@@ -8,6 +8,34 @@ namespace lanas {
 namespace {
 
 constexpr int kKernel = 3, kPadding = 1;
+}  // namespace
+
+namespace host {
+
+template <class T>
+void pool_pair_forward(View<T> max, View<T> avg, View<T> x, int stride) {
+  max_pool_forward<T>(max, x, kKernel, stride, kPadding);
+  avg_pool_forward<T>(avg, x, kKernel, stride, kPadding);
+}
+
+template <class T>
+void pool_pair_backward(View<T> dx, View<T> dmax, View<T> davg, View<T> x, int stride, T beta) {
+  const GradientView<T> gradients[] = {dmax, davg};
+  max_pool_backward<T>(dx, {gradients, 1}, x, kKernel, stride, kPadding, beta);
+  avg_pool_backward<T>(dx, {gradients + 1, 1}, kKernel, stride, kPadding, T(1));
+}
+
+#define INSTANTIATE(T)                                             \
+  template void pool_pair_forward(View<T>, View<T>, View<T>, int); \
+  template void pool_pair_backward(View<T>, View<T>, View<T>, View<T>, int, T);
+INSTANTIATE(float)
+INSTANTIATE(double)
+#undef INSTANTIATE
+
+}  // namespace host
+
+namespace {
+
 constexpr int kSums = 4;  // of max - center, its square, and of the average the same
 
 // Both results, and partial[piece][kSums][c]. The taps outside of the image are those at its border again,
@@ -93,8 +121,7 @@ void pool_pair_forward(Stream& stream, const PooledOutput& max, const PooledOutp
           "pool_pair_forward: some moments of x ", x.shape(), " and not others");
   stream.activate();
   if (stream.device() == Device::cuda) return launch_forward(stream, max, avg, x, stride, eps);
-  max_pool_forward(stream, max.y, x, kKernel, stride, kPadding);
-  avg_pool_forward(stream, avg.y, x, kKernel, stride, kPadding);
+  host::pool_pair_forward<float>(max.y, avg.y, x, stride);
   for (const PooledOutput* out : {&max, &avg})
     if (out->mean)
       batch_norm_statistics(stream, out->mean, out->inv_std, out->y, eps, out->running_mean,
@@ -109,9 +136,7 @@ void pool_pair_backward(Stream& stream, Tensor dx, Tensor dmax, Tensor davg, Ten
   stream.activate();
   if (stream.device() == Device::cuda)
     return launch_max_backward<true>(stream, dx, dmax, davg, x, kKernel, stride, kPadding, beta);
-  const GradientView<float> gradients[] = {dmax, davg};
-  max_pool_backward(stream, dx, {gradients, 1}, x, kKernel, stride, kPadding, beta);
-  avg_pool_backward(stream, dx, {gradients + 1, 1}, kKernel, stride, kPadding, 1);
+  host::pool_pair_backward<float>(dx, dmax, davg, x, stride, beta);
 }
 
 }  // namespace lanas

@@ -22,4 +22,12 @@ void pool_pair_forward(Stream& stream, const PooledOutput& max, const PooledOutp
 void pool_pair_backward(Stream& stream, Tensor dx, Tensor dmax, Tensor davg, Tensor x, int stride,
                         float beta);
 
+namespace host {
+// The pools alone.
+template <class T>
+void pool_pair_forward(View<T> max, View<T> avg, View<T> x, int stride);
+template <class T>
+void pool_pair_backward(View<T> dx, View<T> dmax, View<T> davg, View<T> x, int stride, T beta);
+}  // namespace host
+
 }  // namespace lanas

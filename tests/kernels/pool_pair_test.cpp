@@ -1,5 +1,5 @@
-// pool_pair_test.cpp -- both pools, their moments and the gradient of x are those of the ops for one alone,
-// which have gradient checks of their own.
+// pool_pair_test.cpp -- both pools, their moments and the gradient of x are those of the ops for one alone;
+// that gradient against central differences in double.
 #include "kernels/ops/pool_pair.h"
 
 #include <gtest/gtest.h>
@@ -48,6 +48,29 @@ TEST(PoolPair, IsTheOpsItIsMadeOf) {
     avg_pool_backward(stream, expected, {gradients + 1, 1}, 3, stride, 1, 1);
     for (int64_t i = 0; i < dx.view().size(); ++i) EXPECT_EQ(dx[i], expected[i]);
   }
+}
+
+TEST(PoolPair, Gradients) {
+  for (const Shape xs : {Shape{1, 5, 7, 1}, Shape{2, 6, 4, 3}, Shape{1, 1, 3, 4}})
+    for (const int stride : {1, 2})
+      for (const double beta : {0.0, 1.0}) {
+        SCOPED_TRACE(join(xs, " stride ", stride, " beta ", beta));
+        Random random(2);
+        const Shape ys{xs.n, pooled_size(xs.h, 3, stride, 1), pooled_size(xs.w, 3, stride, 1), xs.c};
+        TestTensor<double> x(xs, xs.c + 2), dx(xs, xs.c + 1), max(ys), avg(ys), dmax(ys), davg(ys, ys.c + 3);
+        x.randomize_distinct(random);
+        dmax.randomize(random), davg.randomize(random);
+        if (beta == 1) dx.randomize(random);
+        const TestTensor<double> dx0 = dx;
+        host::pool_pair_backward<double>(dx, dmax, davg, x, stride, beta);
+        EXPECT_TRUE(gradcheck(
+            [&] {
+              host::pool_pair_forward<double>(max, avg, x, stride);
+              return dot(max, dmax) + dot(avg, davg);
+            },
+            {{"dx", x, dx, beta == 1 ? dx0.view() : View<double>()}}));
+        EXPECT_TRUE(dx.gaps_untouched());
+      }
 }
 
 TEST(PoolPair, RefusesWrongShapesAndHalfAsManyMoments) {
