@@ -1,7 +1,7 @@
 // launch.cuh -- the one way to launch a kernel, and the one header a .cu file needs for it.
 // Three builds read the same kernel: nvcc (a real launch), g++ with LANAS_EMULATE (library kernels_emulated:
 // the kernel runs on simt.h's emulator), and g++ without it (library kernels without a toolkit: the kernel is
-// parsed and launch() throws, for no cuda device exists there). How a kernel file reads:
+// parsed, and launch() throws, for no cuda device exists there). How a kernel file reads:
 //
 //   #include "kernels/core/launch.cuh"
 //   #include "kernels/core/reduce.cuh"
@@ -122,12 +122,18 @@ void launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_byte
 #else
 inline namespace without_device {
 template <class... Params, class... Args>
-void launch(void (*)(Params...), dim3, dim3, size_t, LaunchStream where, Args&&...) {
+int check_launch(void (*)(Params...), dim3, dim3, size_t, LaunchStream, Args&&...) {
   static_assert(sizeof...(Params) == sizeof...(Args),
                 "launch: as many arguments as the kernel has parameters");
-  throw Error(join(where.file, ":", where.line, ": launch: this build has no CUDA"));
+  return 0;
+}
+[[noreturn]] inline void no_launch(size_t, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  throw Error(join(file, ":", line, ": launch: this build has no CUDA"));
 }
 }  // namespace without_device
+   // A macro, so that the kernel's name is not evaluated: else each of its instances, half of the work of
+   // compiling this library, would be compiled and never run.
+#define launch(...) ::lanas::no_launch(sizeof(::lanas::check_launch(__VA_ARGS__)))
 #endif
 #endif
 
