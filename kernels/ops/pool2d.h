@@ -1,5 +1,5 @@
 // pool2d.h -- max and average pooling of x [n,h,w,c] over kernel x kernel windows to y [n,oh,ow,c],
-// oh = (h + 2 padding - kernel) / stride + 1 and likewise ow; padding <= kernel / 2.
+// oh = (h + 2 padding - kernel) / stride + 1 and likewise ow; kernel <= 8, padding <= kernel / 2.
 //   max: y = the largest tap inside the image; its gradient goes to the first maximum in row-major order.
 //   avg: y = the mean of the taps inside the image (padding is not counted).
 // Backward: dx = (sum over the windows that hold the pixel) + beta dx. dy is the sum of dys, at least one; on
@@ -13,6 +13,8 @@
 #include "kernels/ops/gradient_view.h"
 
 namespace lanas {
+
+constexpr int kMaxPoolKernel = 8;
 
 constexpr int pooled_size(int size, int kernel, int stride, int padding) {
   return (size + 2 * padding - kernel) / stride + 1;
