@@ -1,17 +1,18 @@
 // separable_conv.cu -- y = pointwise(depthwise(relu(normalise(x)))), see separable_conv.h.
 //   z = relu(gamma (x - mean) inv_std + beta);  d[o,c] = sum_t w[t,c] z[stride*o + dilation*t - padding, c]
 //   y[o,j] = sum_c p[j,c] d[o,c];  dd = dy p;  dp = dy^T d;  dw[t] = sum_o dd[o] z[..];  dz = gather of w dd
-// The host loops are the definition; on the cpu the launchers go to the vectors of separable_conv_cpu.h, on
-// the device to the kernels of separable_conv.cuh and separable_conv_backward.cuh. A unit alone is a list of
-// one.
+// The host loops are the definition; on the cpu the public functions go to the vectors of
+// separable_conv_cpu.h, on the device to the kernels behind separable_conv_units.h. A unit alone is a list
+// of one.
 #include <cmath>
 #include <vector>
 
 #include "kernels/core/parallel.h"
+#include "kernels/ops/batch_norm.h"
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/separable_conv.h"
-#include "kernels/ops/separable_conv_backward.cuh"
 #include "kernels/ops/separable_conv_cpu.h"
+#include "kernels/ops/separable_conv_units.h"
 
 namespace lanas {
 namespace host {

@@ -294,34 +294,5 @@ void for_batches(std::span<const SeparableConv<float>> ops, std::span<const Unit
   }
 }
 
-// y = beta y + unit(x) + bias for every unit; and their statistics, where they go somewhere.
-template <bool kNorm>
-void launch_batch(Stream& stream, std::span<const SeparableConv<float>> ops,
-                  std::span<const SeparableConvOutput<float>> outputs, std::span<const UnitInput> inputs,
-                  const float* bias, float beta, float eps) {
-  UnitBatch<UnitForward<kNorm>> batch = {};
-  UnitBatch<UnitStatistics> statistics = {};
-  bool quads = true;
-  for (size_t u = 0; u < ops.size(); ++u) {
-    const SeparableConvOutput<float>& out = outputs[u];
-    batch.at[u] = {Unit::from(ops[u], inputs[u].x), out.y, bias, beta, pack_width(out.y) == 4};
-    statistics.at[u] = {out.mean, out.inv_std, out.running_mean, out.running_var};
-    quads = quads && takes_quads(batch.at[u].unit);
-  }
-  launch_products(stream, batch, int(ops.size()), outputs[0].y.shape(), inputs[0].x.c, quads,
-                  outputs[0].mean ? &statistics : nullptr, eps);
-}
-
-void launch_units(Stream& stream, std::span<const SeparableConv<float>> ops,
-                  std::span<const SeparableConvOutput<float>> outputs, std::span<const SeparableInput> inputs,
-                  const float* bias, float beta, float eps) {
-  const std::vector<UnitInput> each = unit_inputs(inputs);
-  for_batches(ops, each, [&](size_t begin, size_t end) {
-    const auto part = [&](auto span) { return span.subspan(begin, end - begin); };
-    const auto launch_part = ops[begin].norm ? launch_batch<true> : launch_batch<false>;
-    launch_part(stream, part(ops), part(outputs), part(std::span<const UnitInput>(each)), bias, beta, eps);
-  });
-}
-
 }  // namespace
 }  // namespace lanas

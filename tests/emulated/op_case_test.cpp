@@ -129,11 +129,12 @@ std::string read_file(const fs::path& path) {
   return text.str();
 }
 
-// Every kernels/ops/NAME.cu and vendor/NAME.h.
+// Every kernels/ops/NAME.cu with a NAME.h, which the parts of an op do not have, and vendor/NAME.h.
 std::set<std::string> all_ops() {
   std::set<std::string> names = {"gemm", "conv2d"};
   for (const auto& entry : fs::directory_iterator(fs::path(LANAS_SOURCE_DIR) / "kernels/ops"))
-    if (entry.path().extension() == ".cu") names.insert(entry.path().stem());
+    if (entry.path().extension() == ".cu" && fs::exists(fs::path(entry.path()).replace_extension(".h")))
+      names.insert(entry.path().stem());
   return names;
 }
 
