@@ -19,7 +19,7 @@ namespace {
 constexpr double kTolerance = kDevice == Device::cpu ? 1e-5 : 1e-4;
 constexpr float kEps = 1e-5f;  // of batch norm
 
-const Fixture& fixture() {
+const Fixture& op_fixture() {
   static const Fixture ops("ops");
   return ops;
 }
@@ -42,7 +42,7 @@ class OpCase {
   Var labels() {
     const TensorFile::Entry& entry = use("labels");
     const Var v = tape.input({int(entry.values.size()), 1, 1, 1});
-    fixture().copy_labels_to(full("labels"), tape.data(v));
+    op_fixture().copy_labels_to(full("labels"), tape.data(v));
     return v;
   }
   float number(const std::string& part) { return use(part).values.at(0); }
@@ -61,11 +61,11 @@ class OpCase {
   void also_variance(Var inv_std) { inv_std_ = inv_std; }
 
   void check(Var y) {
-    const bool is_loss = !fixture().has(full("dy"));
+    const bool is_loss = !op_fixture().has(full("dy"));
     const Var loss = is_loss ? y : dot_loss(tape, y, dy(tape.shape(y)));
     std::vector<Var> wanted, outputs = {y, loss};
     for (const auto& [part, v] : inputs_)
-      if (fixture().has(full("grad." + part)) && !without_gradient.count(part)) wanted.push_back(v);
+      if (op_fixture().has(full("grad." + part)) && !without_gradient.count(part)) wanted.push_back(v);
     for (const auto& [part, v] : outputs_) outputs.push_back(v);
     if (inv_std_) outputs.push_back(inv_std_);
     Plan plan(tape, {outputs, loss, {}, wanted, training}, std::make_shared<Workspace>(kDevice));
@@ -77,10 +77,10 @@ class OpCase {
     for (const auto& [part, v] : outputs_) compare(part, plan.value(v));
     if (inv_std_) compare_variance(plan.value(inv_std_));
     for (const auto& [part, v] : inputs_)
-      if (fixture().has(full("grad." + part)) && !without_gradient.count(part))
+      if (op_fixture().has(full("grad." + part)) && !without_gradient.count(part))
         compare("grad." + part, plan.grad(v));
     for (const std::string& part : without_gradient) used_.insert(full("grad." + part));
-    for (const auto& [name, entry] : fixture().tensors()) {
+    for (const auto& [name, entry] : op_fixture().tensors()) {
       if (!name.starts_with(full(""))) continue;
       EXPECT_TRUE(used_.count(name)) << name << " was not compared";
     }
@@ -95,7 +95,7 @@ class OpCase {
   std::string full(const std::string& part) const { return name_ + "." + part; }
   const TensorFile::Entry& use(const std::string& part) {
     used_.insert(full(part));
-    return fixture().entry(full(part));
+    return op_fixture().entry(full(part));
   }
   Var dy(Shape shape) {
     const TensorFile::Entry& entry = use("dy");
@@ -108,7 +108,7 @@ class OpCase {
   void compare(const std::string& part, Tensor found) {
     const Shape shape = use(part).shape;
     ASSERT_EQ(found.size(), shape.size()) << full(part);
-    expect_match(fixture(), full(part), Tensor(found.data, shape), kTolerance);
+    expect_match(op_fixture(), full(part), Tensor(found.data, shape), kTolerance);
   }
   void compare_variance(Tensor inv_std) {
     std::vector<float> variance;
@@ -292,7 +292,7 @@ INSTANTIATE_TEST_SUITE_P(Ops, OpFixture, testing::ValuesIn(names_of_op_cases()),
 
 TEST(OpFixtureList, EveryCaseIsCovered) {
   std::set<std::string> expected, found = {"sgd", "adam"};
-  for (const auto& [name, entry] : fixture().tensors()) expected.insert(name.substr(0, name.find('.')));
+  for (const auto& [name, entry] : op_fixture().tensors()) expected.insert(name.substr(0, name.find('.')));
   for (const auto& [name, record] : op_cases()) found.insert(name);
   EXPECT_EQ(found, expected);
 }
@@ -302,19 +302,19 @@ template <class Optimizer>
 void expect_three_steps(const std::string& name, Stream& stream, const ParameterStore& store,
                         Optimizer& optimizer, const std::function<void(const std::string&)>& before_step) {
   for (int step = 1; step <= 3; ++step) {
-    fixture().copy_to(join(name, ".grad", step), store.grad(0));
+    op_fixture().copy_to(join(name, ".grad", step), store.grad(0));
     before_step(std::to_string(step));
     optimizer.step(stream);
-    expect_match(fixture(), join(name, ".w", step), store.value(0), kTolerance);
+    expect_match(op_fixture(), join(name, ".w", step), store.value(0), kTolerance);
   }
 }
 
 class OptimizerFixture : public testing::Test {
  protected:
   void start(const std::string& name) {
-    store_.add("w", fixture().entry(name + ".w").shape, Init::constant(0));
+    store_.add("w", op_fixture().entry(name + ".w").shape, Init::constant(0));
     store_.allocate(1);
-    fixture().copy_to(name + ".w", store_.value(0));
+    op_fixture().copy_to(name + ".w", store_.value(0));
   }
   DeviceMemory open_;
   Stream stream_{kDevice};
@@ -326,7 +326,7 @@ TEST_F(OptimizerFixture, SgdWithClippingMatches) {
   Sgd sgd(store_, 0.9f, 3e-4f, 5);
   sgd.set_lr(0.025f);
   expect_three_steps("sgd", stream_, store_, sgd, [&](const std::string& step) {
-    const float norm = fixture().scalar("sgd.norm" + step);
+    const float norm = op_fixture().scalar("sgd.norm" + step);
     EXPECT_EQ(norm > 5, step == "1");
     float scale = 0;  // that brings the norm to 1e-3
     clip_scale(stream_, &scale, store_.grads(), store_.slab_floats(), 1e-3f);

@@ -20,7 +20,7 @@ OpCase norm_case(Shape s, bool affine, int pixel_stride, float shift = 0.5f) {
           }};
 }
 
-std::vector<float> draws(int count, uint64_t seed, float shift = 0) {
+std::vector<float> positive_draws(int count, uint64_t seed, float shift = 0) {
   Random random(seed);
   std::vector<float> values(static_cast<size_t>(count));
   for (float& v : values) v = shift + std::abs(random.normal());
@@ -32,7 +32,8 @@ OpCase direct_case(Shape s) {
   return {join("direct ", s.pixels(), " pixels of ", s.c), double(s.pixels()), [=](CaseBuilder& b) {
             const int c = s.c, size = int(s.size());
             const auto buffer = [&](const char* name, int count, uint64_t seed, float shift = 0) {
-              return b.buffer(name, draws(count, seed, shift), draws(count, seed + 1, shift));
+              return b.buffer(name, positive_draws(count, seed, shift),
+                              positive_draws(count, seed + 1, shift));
             };
             float *x = buffer("x", size, 1, 50), *dy = buffer("dy", size, 3), *dx = buffer("dx", size, 5);
             float *mean = buffer("mean", c, 7), *inv_std = buffer("inv_std", c, 9);

@@ -16,13 +16,13 @@ std::string name(const char* kind, const Pool& t) {
               t.stride, " pixel stride ", t.pixel_stride);
 }
 
-Var input(CaseBuilder& b, const Pool& t) {
+Var pooled_input(CaseBuilder& b, const Pool& t) {
   return t.pixel_stride > 0 ? b.sliced_input(t.x, t.pixel_stride) : b.input(t.x);
 }
 
 OpCase pool_case(bool max, Pool t) {
   return {name(max ? "max" : "avg", t), double(t.kernel * t.kernel), [=](CaseBuilder& b) {
-            const Var x = input(b, t);
+            const Var x = pooled_input(b, t);
             const auto pool = max ? max_pool : avg_pool;
             Var y = pool(b.tape, x, t.kernel, t.stride, t.padding, {});
             if (t.pixel_stride > 0) {
@@ -60,8 +60,8 @@ OpCase pair_case(Shape x, int stride, int pixel_stride, bool training = true) {
   const Pool t{x, 3, stride, 1, pixel_stride};
   return {join(name(training ? "pair" : "pair in inference", t)), double(x.pixels()), [=](CaseBuilder& b) {
             b.training = training;
-            const PoolPair pair =
-                pool_pair(b.tape, input(b, t), stride, running_moments(b, x.c), running_moments(b, x.c));
+            const PoolPair pair = pool_pair(b.tape, pooled_input(b, t), stride, running_moments(b, x.c),
+                                            running_moments(b, x.c));
             for (const Normalised& y : {pair.max, pair.avg}) {
               const Var out = normalise(b.tape, y.x, y.norm);
               training ? b.output(out) : b.output_without_gradient(out);
@@ -100,7 +100,7 @@ const OpCases pair_cases("pool_pair", {pair_case({1, 5, 7, 1}, 1, 0), pair_case(
 OpCase global_case(Shape s, int pixel_stride) {
   return {join(s.n, "x", s.h, "x", s.w, "x", s.c, " pixel stride ", pixel_stride), double(s.h * s.w),
           [=](CaseBuilder& b) {
-            b.output(global_average_pool(b.tape, input(b, {s, 0, 0, 0, pixel_stride})));
+            b.output(global_average_pool(b.tape, pooled_input(b, {s, 0, 0, 0, pixel_stride})));
           }};
 }
 const OpCases global_cases("global_pool", {global_case({1, 5, 5, 1}, 0), global_case({3, 4, 7, 12}, 18),

@@ -21,8 +21,6 @@ namespace {
 using simt::Order;
 using simt::Switch;
 
-Stream& cuda() { return emulated_stream(); }
-
 __global__ void block_reduction(float* out, const float* in, int n) {
   float* partial = dynamic_shared<float>();
   const unsigned t = threadIdx.x;
@@ -72,7 +70,7 @@ TEST(Simt, BlockReduction) {
   const std::vector<float> in = ramp(1000);
   in_all_orders([&] {
     std::vector<float> out(8, -1.0f);
-    launch(block_reduction, 8, 128, 128 * sizeof(float), cuda(), out.data(), in.data(), 1000);
+    launch(block_reduction, 8, 128, 128 * sizeof(float), emulated_stream(), out.data(), in.data(), 1000);
     for (int b = 0; b < 8; ++b)
       EXPECT_EQ(out[size_t(b)],
                 std::accumulate(in.begin() + b * 128, in.begin() + std::min(1000, b * 128 + 128), 0.0f));
@@ -83,7 +81,7 @@ TEST(Simt, WarpShuffleReduction) {
   const std::vector<float> in = ramp(512);
   in_all_orders([&] {
     std::vector<float> out(16, -1.0f);
-    launch(warp_reduction, 2, 256, 0, cuda(), out.data(), in.data());
+    launch(warp_reduction, 2, 256, 0, emulated_stream(), out.data(), in.data());
     for (int w = 0; w < 16; ++w)
       EXPECT_EQ(out[size_t(w)], std::accumulate(in.begin() + w * 32, in.begin() + w * 32 + 32, 0.0f));
   });
@@ -94,7 +92,7 @@ TEST(Simt, TransposeThroughSharedMemory) {
   const std::vector<float> in = ramp(rows * columns);
   in_all_orders([&] {
     std::vector<float> out(in.size(), -1.0f);
-    launch(transpose<8>, dim3(3, 5), dim3(8, 8), 0, cuda(), out.data(), in.data(), rows, columns);
+    launch(transpose<8>, dim3(3, 5), dim3(8, 8), 0, emulated_stream(), out.data(), in.data(), rows, columns);
     for (int y = 0; y < rows; ++y)
       for (int x = 0; x < columns; ++x) ASSERT_EQ(out[size_t(x * rows + y)], in[size_t(y * columns + x)]);
   });
@@ -106,7 +104,7 @@ TEST(Simt, HistogramWithIntegerAtomics) {
   for (int& key : keys) ++expected[size_t(key = int(random.below(16)))];
   in_all_orders([&] {
     std::vector<int> bins(16, 0);
-    launch(histogram, 3, 96, 0, cuda(), bins.data(), keys.data(), 2000);
+    launch(histogram, 3, 96, 0, emulated_stream(), bins.data(), keys.data(), 2000);
     EXPECT_EQ(bins, expected);
   });
 }
@@ -133,7 +131,7 @@ __global__ void collectives(int* out) {
 TEST(Simt, ShufflesAndVotes) {
   in_all_orders([&] {
     std::vector<int> out(64 * 8, -1);
-    launch(collectives, 1, 64, 0, cuda(), out.data());
+    launch(collectives, 1, 64, 0, emulated_stream(), out.data());
     int thirds = 0;
     for (int l = 0; l < 32; l += 3) thirds |= 1 << l;
     for (int t = 0; t < 64; ++t) {
@@ -160,7 +158,7 @@ __global__ void indices(int* out) {
 TEST(Simt, EveryThreadOfAThreeDimensionalLaunchRunsOnce) {
   in_all_orders([&] {
     std::vector<int> out(24 * 30, 0);
-    launch(indices, dim3(2, 3, 4), dim3(5, 3, 2), 0, cuda(), out.data());
+    launch(indices, dim3(2, 3, 4), dim3(5, 3, 2), 0, emulated_stream(), out.data());
     EXPECT_EQ(out, std::vector<int>(24 * 30, 1));
   });
 }
@@ -183,8 +181,8 @@ TEST(LaunchList, ReplaysInOrderWithArgumentsByValue) {
   float a = 2;
   simt::LaunchList list;
   list.begin();
-  launch(axpy, 2, 32, 0, cuda(), y.data(), x.data(), a, 40);
-  launch(axpy, 2, 32, 0, cuda(), x.data(), y.data(), 1, 40);  // converted to the parameter's type
+  launch(axpy, 2, 32, 0, emulated_stream(), y.data(), x.data(), a, 40);
+  launch(axpy, 2, 32, 0, emulated_stream(), x.data(), y.data(), 1, 40);  // converted to the parameter's type
   EXPECT_EQ(simt::LaunchList::recording(), &list);
   list.end();
   EXPECT_EQ(y, std::vector<float>(40, 0.0f)) << "recorded, not run";
@@ -198,15 +196,15 @@ TEST(LaunchList, ReplaysInOrderWithArgumentsByValue) {
   EXPECT_EQ(list.size(), 2u);
 }
 
-__global__ void nothing() {}
+__global__ void no_work() {}
 
 TEST(LaunchList, ChecksAtRecordingAndNests) {
   simt::LaunchList list, outer;
   list.begin();
   EXPECT_THROW(outer.begin(), Error);
   EXPECT_THROW(list.replay(), Error);
-  EXPECT_THROW(launch(nothing, 1, 2000, 0, cuda()), Error);
-  launch(nothing, 1, 32, 0, cuda());
+  EXPECT_THROW(launch(no_work, 1, 2000, 0, emulated_stream()), Error);
+  launch(no_work, 1, 32, 0, emulated_stream());
   list.end();
   EXPECT_THROW(list.end(), Error);
   outer.begin();
@@ -227,7 +225,7 @@ TEST(SimtCost, NanosecondsPerThreadAndBarrier) {
     std::vector<double> sample;
     for (int repeat = 0; repeat < 10; ++repeat) {
       const std::clock_t start = std::clock();  // processor time: other programs do not count
-      launch(many_barriers, 1, threads, 0, cuda(), barriers);
+      launch(many_barriers, 1, threads, 0, emulated_stream(), barriers);
       sample.push_back(double(std::clock() - start) * (1e9 / CLOCKS_PER_SEC) / (threads * barriers));
     }
     const double ns = quantile(sample, 0);  // the least disturbed run

@@ -7,21 +7,22 @@ namespace lanas {
 namespace {
 using namespace lanas::test;
 
-struct Case {
+struct ShuffleCase {
   Shape shape;
   int groups, gap;
   int terms;  // 0: one tensor bypasses, without a weight
 };
-const Case kCases[] = {{{1, 1, 1, 1}, 1, 0, 0},  {{2, 3, 3, 16}, 4, 0, 0}, {{1, 5, 3, 12}, 4, 3, 0},
-                       {{2, 2, 2, 36}, 2, 4, 0}, {{1, 3, 3, 9}, 3, 0, 0},  {{1, 10, 10, 64}, 4, 0, 0},
-                       {{2, 3, 4, 8}, 2, 0, 0},  {{1, 4, 4, 24}, 2, 8, 0}, {{2, 3, 3, 16}, 4, 0, 1},
-                       {{1, 5, 3, 12}, 4, 3, 2}, {{1, 3, 3, 9}, 3, 2, 5},  {{2, 13, 11, 16}, 4, 5, 5},
-                       {{1, 2, 2, 8}, 2, 0, 3},  {{2, 2, 3, 32}, 4, 0, 9}};
+const ShuffleCase kShuffleCases[] = {
+    {{1, 1, 1, 1}, 1, 0, 0},  {{2, 3, 3, 16}, 4, 0, 0}, {{1, 5, 3, 12}, 4, 3, 0},
+    {{2, 2, 2, 36}, 2, 4, 0}, {{1, 3, 3, 9}, 3, 0, 0},  {{1, 10, 10, 64}, 4, 0, 0},
+    {{2, 3, 4, 8}, 2, 0, 0},  {{1, 4, 4, 24}, 2, 8, 0}, {{2, 3, 3, 16}, 4, 0, 1},
+    {{1, 5, 3, 12}, 4, 3, 2}, {{1, 3, 3, 9}, 3, 2, 5},  {{2, 13, 11, 16}, 4, 5, 5},
+    {{1, 2, 2, 8}, 2, 0, 3},  {{2, 2, 3, 32}, 4, 0, 9}};
 
 // The parts of a shuffle and their gradients.
 template <class T>
-struct Problem {
-  Case k;
+struct ShuffleProblem {
+  ShuffleCase k;
   TestTensor<T> first, dfirst, y, dy;
   std::vector<TestTensor<T>> x, dx;
   std::vector<T> weights, dweights, betas;
@@ -31,7 +32,7 @@ struct Problem {
 
   Shape part(int channels) const { return {k.shape.n, k.shape.h, k.shape.w, channels}; }
   int members() const { return k.shape.c / k.groups; }
-  Problem(const Case& from, T beta)
+  ShuffleProblem(const ShuffleCase& from, T beta)
       : k(from),
         first(part(members()), members() + k.gap),
         dfirst(first.view().shape(), members() + k.gap),
@@ -63,8 +64,8 @@ struct Problem {
     return {dfirst, beta, dx_views, betas, k.terms > 0 ? dweights.data() : nullptr, beta};
   }
   // The same numbers in floats.
-  Problem<float> floats(float beta) const {
-    Problem<float> p(k, beta);
+  ShuffleProblem<float> floats(float beta) const {
+    ShuffleProblem<float> p(k, beta);
     p.first = first.template as<float>(), p.dy = dy.template as<float>();
     p.dfirst = dfirst.template as<float>();
     for (size_t i = 0; i < x.size(); ++i)
@@ -77,8 +78,8 @@ struct Problem {
 };
 
 TEST(ChannelShuffle, ForwardMatchesTheDefinition) {
-  for (const Case& k : kCases) {
-    Problem<double> p(k, 0);
+  for (const ShuffleCase& k : kShuffleCases) {
+    ShuffleProblem<double> p(k, 0);
     host::channel_shuffle_forward<double>(p.y, p.first, p.rest());
     const int members = p.members();
     for (int64_t pixel = 0; pixel < k.shape.pixels(); ++pixel)
@@ -96,10 +97,10 @@ TEST(ChannelShuffle, ForwardMatchesTheDefinition) {
 
 // Also the floats of the cpu path, against the doubles.
 TEST(ChannelShuffle, Gradients) {
-  for (const Case& k : kCases)
+  for (const ShuffleCase& k : kShuffleCases)
     for (double beta : {0.0, 1.0}) {
-      Problem<double> p(k, beta);
-      Problem<float> single = p.floats(float(beta));
+      ShuffleProblem<double> p(k, beta);
+      ShuffleProblem<float> single = p.floats(float(beta));
       const auto dfirst0 = p.dfirst;
       const auto dx0 = p.dx;
       std::vector<double> dweights0 = p.dweights;
@@ -141,12 +142,12 @@ TEST(ChannelShuffle, Gradients) {
 // A part that is not wanted is left alone, and the others do not change with it.
 TEST(ChannelShuffle, EachPartMayBeNull) {
   Stream stream(Device::cpu, 2);
-  for (const Case& k :
-       {Case{{2, 3, 3, 16}, 4, 0, 3}, Case{{1, 2, 5, 12}, 4, 0, 2}, Case{{1, 3, 3, 8}, 2, 0, 2}}) {
-    Problem<float> whole(k, 0);
+  for (const ShuffleCase& k : {ShuffleCase{{2, 3, 3, 16}, 4, 0, 3}, ShuffleCase{{1, 2, 5, 12}, 4, 0, 2},
+                               ShuffleCase{{1, 3, 3, 8}, 2, 0, 2}}) {
+    ShuffleProblem<float> whole(k, 0);
     channel_shuffle_backward(stream, whole.gradient(0), whole.dy, whole.rest(), whole.float_scratch.data());
     for (int without = 0; without < 3; ++without) {
-      Problem<float> some(k, 0);
+      ShuffleProblem<float> some(k, 0);
       ShuffleGradient<float> gradient = some.gradient(0);
       if (without == 0) gradient.first.data = nullptr;
       if (without == 1) some.dx_views[0].data = nullptr;

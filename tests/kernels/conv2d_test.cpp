@@ -11,7 +11,7 @@
 namespace lanas::test {
 namespace {
 
-struct Case {
+struct ConvCase {
   Shape x;
   int cout, kernel, stride, padding, dilation, gap;
 
@@ -26,7 +26,7 @@ struct Case {
   }
 };
 
-const Case kCases[] = {
+const ConvCase kConvCases[] = {
     {{2, 5, 5, 3}, 4, 3, 1, 1, 1, 0}, {{1, 7, 5, 1}, 1, 3, 2, 1, 1, 0}, {{3, 4, 6, 4}, 3, 1, 1, 0, 1, 2},
     {{2, 5, 6, 3}, 5, 1, 2, 0, 1, 3}, {{2, 7, 7, 2}, 3, 3, 1, 2, 2, 1}, {{1, 2, 2, 12}, 16, 2, 1, 0, 1, 0},
     {{1, 3, 3, 2}, 2, 5, 1, 2, 1, 0}, {{1, 1, 1, 3}, 2, 3, 1, 4, 3, 0}, {{1, 9, 4, 2}, 2, 3, 2, 3, 2, 1},
@@ -34,7 +34,7 @@ const Case kCases[] = {
 };
 
 TEST(Conv2d, LoopsPassGradcheck) {
-  for (const Case& t : kCases)
+  for (const ConvCase& t : kConvCases)
     for (const double beta : {0.0, 1.0}) {
       Random random(3);
       TestTensor<double> x(t.x, t.x.c + t.gap), w(t.w()), y(t.y(), t.cout + t.gap), dy(t.y(), t.cout + t.gap);
@@ -56,7 +56,7 @@ TEST(Conv2d, LoopsPassGradcheck) {
     }
 }
 
-void check_float(const Case& t, double beta) {
+void check_float(const ConvCase& t, double beta) {
   Random random(4);
   TestTensor<double> x(t.x, t.x.c + t.gap), w(t.w()), y(t.y(), t.cout + t.gap), dy(t.y(), t.cout + t.gap);
   TestTensor<double> dx(t.x, t.x.c + t.gap), dw(t.w());
@@ -94,7 +94,7 @@ TEST(Conv2d, FloatMatchesLoops) {
   }
   set_cpu_isa(best);
   for (const double beta : {0.0, 1.0}) {
-    for (const Case& t : kCases) check_float(t, beta);
+    for (const ConvCase& t : kConvCases) check_float(t, beta);
     check_float({{5, 32, 32, 3}, 24, 3, 1, 1, 1, 0}, beta);  // stem: groups of one image
     check_float({{37, 8, 8, 16}, 36, 1, 2, 0, 1, 4}, beta);  // groups of many images, the last one short
     check_float({{9, 2, 2, 32}, 48, 2, 1, 0, 1, 0}, beta);   // auxiliary head
@@ -105,7 +105,7 @@ TEST(Conv2d, FloatMatchesLoops) {
 
 TEST(Conv2d, SameBitsForAnyThreadCount) {
   for (const int cout : {24, 27}) {  // direct, im2col
-    const Case t{{20, 32, 32, 3}, cout, 3, 1, 1, 1, 0};
+    const ConvCase t{{20, 32, 32, 3}, cout, 3, 1, 1, 1, 0};
     Random random(5);
     TestTensor<float> x(t.x), dy(t.y()), one(t.w()), two(t.w());
     x.randomize(random), dy.randomize(random);

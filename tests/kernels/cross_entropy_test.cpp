@@ -19,7 +19,7 @@ double naive_loss(View<double> logits, const std::vector<int>& labels, double sm
   return total / logits.n;
 }
 
-void check_case(int rows, int classes, int gap, double smoothing, double beta) {
+void check_cross_entropy(int rows, int classes, int gap, double smoothing, double beta) {
   Random random(11);
   TestTensor<double> x({rows, 1, 1, classes}, classes + gap), p(x.shape()), dx(x.shape(), x.stride());
   x.randomize(random, 2);
@@ -52,9 +52,9 @@ void check_case(int rows, int classes, int gap, double smoothing, double beta) {
 TEST(CrossEntropy, Gradcheck) {
   for (const double smoothing : {0.0, 0.1})
     for (const double beta : {0.0, 1.0}) {
-      check_case(1, 3, 0, smoothing, beta);
-      check_case(7, 10, 2, smoothing, beta);
-      check_case(4, 36, 1, smoothing, beta);
+      check_cross_entropy(1, 3, 0, smoothing, beta);
+      check_cross_entropy(7, 10, 2, smoothing, beta);
+      check_cross_entropy(4, 36, 1, smoothing, beta);
     }
 }
 

@@ -8,7 +8,7 @@
 namespace lanas::test {
 namespace {
 
-struct Case {
+struct DepthwiseCase {
   Shape x;
   int kernel, stride, padding, dilation, gap;
 
@@ -22,13 +22,13 @@ struct Case {
   }
 };
 
-const Case kCases[] = {
+const DepthwiseCase kDepthwiseCases[] = {
     {{2, 5, 5, 1}, 3, 1, 1, 1, 0},  {{1, 7, 4, 3}, 3, 2, 1, 1, 0},  {{2, 5, 6, 4}, 5, 1, 2, 1, 3},
     {{1, 8, 8, 4}, 5, 2, 2, 1, 1},  {{1, 5, 7, 12}, 3, 1, 2, 2, 0}, {{2, 6, 5, 3}, 5, 2, 4, 2, 2},
     {{1, 4, 4, 16}, 3, 2, 2, 2, 0}, {{1, 3, 3, 36}, 3, 1, 1, 1, 4}, {{1, 1, 1, 2}, 5, 1, 4, 2, 0},
 };
 
-void check_case(const Case& t, double beta) {
+void check_depthwise(const DepthwiseCase& t, double beta) {
   Random random(7);
   TestTensor<double> x(t.x, t.x.c + t.gap), w(t.w()), y(t.y(), t.x.c + t.gap), dy(t.y(), t.x.c + t.gap);
   TestTensor<double> dx(t.x, t.x.c + t.gap), dw(t.w());
@@ -58,12 +58,12 @@ void check_case(const Case& t, double beta) {
 }
 
 TEST(DepthwiseConv, Gradcheck) {
-  for (const Case& t : kCases)
-    for (const double beta : {0.0, 1.0}) check_case(t, beta);
+  for (const DepthwiseCase& t : kDepthwiseCases)
+    for (const double beta : {0.0, 1.0}) check_depthwise(t, beta);
 }
 
 TEST(DepthwiseConv, IsADiagonalConvolution) {
-  for (const Case& t : kCases) {
+  for (const DepthwiseCase& t : kDepthwiseCases) {
     Random random(8);
     TestTensor<double> x(t.x), w(t.w()), y(t.y()), expected(t.y()), dense({t.x.c, t.kernel, t.kernel, t.x.c});
     x.randomize(random), w.randomize(random), dense.fill(0);

@@ -9,11 +9,11 @@ namespace lanas {
 namespace {
 using namespace lanas::test;
 
-const Shape kShapes[] = {{1, 1, 1, 1},  {2, 5, 3, 3},  {1, 7, 7, 4},
-                         {3, 4, 4, 12}, {2, 3, 3, 36}, {2, 1, 1, 1030}};
+const Shape kElementwiseShapes[] = {{1, 1, 1, 1},  {2, 5, 3, 3},  {1, 7, 7, 4},
+                                    {3, 4, 4, 12}, {2, 3, 3, 36}, {2, 1, 1, 1030}};
 
 TEST(Elementwise, ReluForwardAndGradient) {
-  for (Shape shape : kShapes)
+  for (Shape shape : kElementwiseShapes)
     for (int gap : {0, 3})
       for (double beta : {0.0, 1.0}) {
         Random random(7);
@@ -70,7 +70,7 @@ TEST(Elementwise, FloatLaunchersAgreeWithDouble) {
 }
 
 TEST(Elementwise, CopyScaledAndFill) {
-  for (Shape shape : kShapes)
+  for (Shape shape : kElementwiseShapes)
     for (double scale : {1.0, 0.25})
       for (double beta : {0.0, 1.0}) {
         Random random(9);
@@ -87,7 +87,7 @@ TEST(Elementwise, CopyScaledAndFill) {
 
 TEST(Elementwise, CopyScaledByANumberInMemory) {
   Stream stream;
-  for (Shape shape : kShapes)
+  for (Shape shape : kElementwiseShapes)
     for (float factor : {0.5f, 0.0f})
       for (float beta : {0.0f, 1.0f}) {
         Random random(10);

@@ -6,16 +6,16 @@
 namespace lanas::test {
 namespace {
 
-struct Case {
+struct MlpCase {
   int rows, inputs, members;
   std::vector<int> width;
   bool skip;
   int gap;
 };
-const Case kCases[] = {{1, 1, 1, {1}, false, 0},
-                       {3, 5, 2, {7, 4}, true, 0},
-                       {6, 12, 3, {8}, true, 3},
-                       {2, 4, 1, {3, 9, 2, 5}, false, 1}};
+const MlpCase kMlpCases[] = {{1, 1, 1, {1}, false, 0},
+                             {3, 5, 2, {7, 4}, true, 0},
+                             {6, 12, 3, {8}, true, 3},
+                             {2, 4, 1, {3, 9, 2, 5}, false, 1}};
 
 // Weights, biases and gradients of a case in T.
 template <class T>
@@ -25,7 +25,7 @@ struct Networks {
   std::vector<std::vector<T>> values, gradients;
   std::vector<std::string> names;
 
-  explicit Networks(const Case& t) {
+  explicit Networks(const MlpCase& t) {
     op.inputs = t.inputs, op.members = t.members, op.hidden = int(t.width.size());
     std::copy(t.width.begin(), t.width.end(), op.width);
     for (int k = 0; k < t.members; ++k)
@@ -55,7 +55,7 @@ struct Networks {
   }
 };
 
-void check_case(const Case& t, double beta) {
+void check_mlp(const MlpCase& t, double beta) {
   Random random(6);
   Networks<double> net(t);
   Networks<float> single(t);
@@ -100,8 +100,8 @@ void check_case(const Case& t, double beta) {
 }
 
 TEST(FusedMlp, Gradcheck) {
-  for (const Case& t : kCases)
-    for (const double beta : {0.0, 1.0}) check_case(t, beta);
+  for (const MlpCase& t : kMlpCases)
+    for (const double beta : {0.0, 1.0}) check_mlp(t, beta);
 }
 
 TEST(FusedMlp, ByHand) {  // relu(2 * 3 - 1) * 4 + 5 + (0.5 * 3 + 7)

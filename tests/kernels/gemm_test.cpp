@@ -6,21 +6,21 @@
 namespace lanas::test {
 namespace {
 
-struct Case {
+struct GemmCase {
   bool transpose_a, transpose_b;
   int m, n, k;
   double alpha, beta;
 };
 
 // c by the definition, in double; element (i, j) of the views is at(i)[j].
-double product(const Case& t, View<double> a, View<double> b, int i, int j) {
+double product(const GemmCase& t, View<double> a, View<double> b, int i, int j) {
   double sum = 0;
   for (int p = 0; p < t.k; ++p)
     sum += (t.transpose_a ? a.pixel(p)[i] : a.pixel(i)[p]) * (t.transpose_b ? b.pixel(j)[p] : b.pixel(p)[j]);
   return t.alpha * sum;
 }
 
-void check_case(const Case& t, int gap) {
+void check_gemm(const GemmCase& t, int gap) {
   Random random(1);
   const auto matrix = [&](int rows, int columns) {
     return TestTensor<double>({rows, 1, 1, columns}, columns + gap);
@@ -57,7 +57,7 @@ TEST(Gemm, MatchesDefinition) {
     for (const bool transpose_b : {false, true})
       for (const auto [m, n, k] : {std::array{1, 1, 1}, {5, 3, 7}, {16, 16, 200}, {65, 48, 27}, {1, 10, 33}})
         for (const double beta : {0.0, 1.0, -0.5})
-          for (const int gap : {0, 3}) check_case({transpose_a, transpose_b, m, n, k, 1.5, beta}, gap);
+          for (const int gap : {0, 3}) check_gemm({transpose_a, transpose_b, m, n, k, 1.5, beta}, gap);
 }
 
 TEST(Gemm, EmptySizes) {

@@ -6,12 +6,12 @@
 namespace lanas::test {
 namespace {
 
-struct Case {
+struct LinearCase {
   int rows, in, out, gap;
 };
-const Case kCases[] = {{1, 1, 1, 0}, {3, 4, 2, 0}, {7, 12, 10, 3}, {2, 36, 5, 1}, {5, 16, 3, 2}};
+const LinearCase kLinearCases[] = {{1, 1, 1, 0}, {3, 4, 2, 0}, {7, 12, 10, 3}, {2, 36, 5, 1}, {5, 16, 3, 2}};
 
-void check_case(const Case& t, bool with_bias, double beta) {
+void check_linear(const LinearCase& t, bool with_bias, double beta) {
   Random random(6);
   TestTensor<double> x({t.rows, 1, 1, t.in}, t.in + t.gap), y({t.rows, 1, 1, t.out}, t.out + t.gap),
       w({t.out, 1, 1, t.in});
@@ -48,9 +48,9 @@ void check_case(const Case& t, bool with_bias, double beta) {
 }
 
 TEST(Linear, Gradcheck) {
-  for (const Case& t : kCases)
+  for (const LinearCase& t : kLinearCases)
     for (const bool with_bias : {false, true})
-      for (const double beta : {0.0, 1.0}) check_case(t, with_bias, beta);
+      for (const double beta : {0.0, 1.0}) check_linear(t, with_bias, beta);
 }
 
 TEST(Linear, ByHand) {

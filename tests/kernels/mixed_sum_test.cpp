@@ -12,11 +12,11 @@ namespace lanas {
 namespace {
 using namespace lanas::test;
 
-constexpr double kEps = 1e-5;
+constexpr double kMixedEps = 1e-5;
 
 // `count` terms in double; every third is not normalised; term k uses weight (k + 2) % count, and the last
 // term shares the weight of the first.
-struct Problem {
+struct MixedProblem {
   Shape shape;
   int count;
   std::deque<TestTensor<double>> x, dx;
@@ -24,7 +24,7 @@ struct Problem {
   std::vector<double> weights, dweights, scratch;
   TestTensor<double> y, dy;
 
-  Problem(Shape s, int terms, int gap, double beta)
+  MixedProblem(Shape s, int terms, int gap, double beta)
       : shape(s), count(terms), y(s, s.c + gap), dy(s, s.c + 2 * gap) {
     Random random(11);
     for (int k = 0; k < count; ++k) {
@@ -58,7 +58,7 @@ struct Problem {
   }
   void statistics() {
     for (size_t k = 0; k < x.size(); ++k)
-      host::batch_norm_statistics<double>(mean[k].data(), inv_std[k].data(), x[k], kEps);
+      host::batch_norm_statistics<double>(mean[k].data(), inv_std[k].data(), x[k], kMixedEps);
   }
   double loss(bool batch_statistics) {
     if (batch_statistics) statistics();
@@ -71,16 +71,16 @@ struct Problem {
   }
 };
 
-struct Case {
+struct MixedCase {
   Shape shape;
   int count, gap;
 };
-const Case kCases[] = {{{2, 3, 3, 1}, 1, 0},  {{2, 3, 3, 4}, 5, 0},  {{1, 5, 5, 3}, 8, 3},
-                       {{2, 3, 3, 16}, 4, 8}, {{3, 2, 2, 12}, 3, 0}, {{1, 3, 3, 36}, 2, 4}};
+const MixedCase kMixedCases[] = {{{2, 3, 3, 1}, 1, 0},  {{2, 3, 3, 4}, 5, 0},  {{1, 5, 5, 3}, 8, 3},
+                                 {{2, 3, 3, 16}, 4, 8}, {{3, 2, 2, 12}, 3, 0}, {{1, 3, 3, 36}, 2, 4}};
 
 TEST(MixedSum, ForwardMatchesTheDefinition) {
-  for (const Case& k : kCases) {
-    Problem p(k.shape, k.count, k.gap, 0);
+  for (const MixedCase& k : kMixedCases) {
+    MixedProblem p(k.shape, k.count, k.gap, 0);
     p.loss(true);
     TestTensor<double> expected(k.shape);
     expected.fill(0);
@@ -88,7 +88,7 @@ TEST(MixedSum, ForwardMatchesTheDefinition) {
       for (int64_t i = 0; i < k.shape.size(); ++i) {
         const size_t c = size_t(i % k.shape.c), term = size_t(t);
         double z = p.x[term][i];
-        if (Problem::normalised(t)) z = (z - p.mean[term][c]) * p.inv_std[term][c];
+        if (MixedProblem::normalised(t)) z = (z - p.mean[term][c]) * p.inv_std[term][c];
         expected[i] += p.weights[size_t(p.weight(t))] * z;
       }
     EXPECT_TRUE(compare(p.y, expected, 1e-12));
@@ -97,10 +97,10 @@ TEST(MixedSum, ForwardMatchesTheDefinition) {
 }
 
 TEST(MixedSum, Gradients) {
-  for (const Case& k : kCases)
+  for (const MixedCase& k : kMixedCases)
     for (double beta : {0.0, 1.0})
       for (bool batch_statistics : {true, false}) {
-        Problem p(k.shape, k.count, k.gap, beta);
+        MixedProblem p(k.shape, k.count, k.gap, beta);
         p.statistics();
         const auto dx0 = p.dx;
         std::vector<double> dweights0 = p.dweights;
@@ -123,8 +123,8 @@ TEST(MixedSum, Gradients) {
 }
 
 TEST(MixedSum, TermsMayShareOneDx) {
-  const Case k = kCases[2];
-  Problem separate(k.shape, k.count, k.gap, 0), shared(k.shape, k.count, k.gap, 0);
+  const MixedCase k = kMixedCases[2];
+  MixedProblem separate(k.shape, k.count, k.gap, 0), shared(k.shape, k.count, k.gap, 0);
   separate.statistics();
   shared.statistics();
   separate.backward(0, true);
@@ -140,8 +140,8 @@ TEST(MixedSum, TermsMayShareOneDx) {
 }
 
 TEST(MixedSum, NullGradientsAreSkipped) {
-  const Case k = kCases[1];
-  Problem all(k.shape, k.count, k.gap, 0), some(k.shape, k.count, k.gap, 0);
+  const MixedCase k = kMixedCases[1];
+  MixedProblem all(k.shape, k.count, k.gap, 0), some(k.shape, k.count, k.gap, 0);
   all.statistics();
   some.statistics();
   all.backward(0, true);
@@ -158,9 +158,9 @@ TEST(MixedSum, NullGradientsAreSkipped) {
 }
 
 TEST(MixedSum, FactorsGiveTheGradient) {
-  for (const Case& k : kCases)
+  for (const MixedCase& k : kMixedCases)
     for (bool batch_statistics : {true, false}) {
-      Problem all(k.shape, k.count, k.gap, 0), some(k.shape, k.count, k.gap, 0);
+      MixedProblem all(k.shape, k.count, k.gap, 0), some(k.shape, k.count, k.gap, 0);
       all.statistics();
       some.statistics();
       all.backward(0, batch_statistics);
@@ -187,7 +187,7 @@ TEST(MixedSum, FactorsGiveTheGradient) {
 TEST(MixedSum, FloatLaunchersAgreeWithDoubleForAnyThreadCount) {
   const Shape shape{8, 16, 16, 4};
   const int count = 19;
-  Problem p(shape, count, 0, 0);
+  MixedProblem p(shape, count, 0, 0);
   p.loss(true);
   p.backward(0, true);
   std::deque<TestTensor<float>> x;
@@ -200,7 +200,7 @@ TEST(MixedSum, FloatLaunchersAgreeWithDoubleForAnyThreadCount) {
   }
   for (int k = 0; k < count; ++k) {
     const size_t i = size_t(k);
-    const bool norm = Problem::normalised(k);
+    const bool norm = MixedProblem::normalised(k);
     terms.push_back({x[i], norm ? mean[i].data() : nullptr, norm ? inv_std[i].data() : nullptr, p.weight(k)});
   }
   const auto weights = convert<float>(p.weights);

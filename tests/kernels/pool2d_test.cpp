@@ -7,11 +7,11 @@ namespace lanas {
 namespace {
 using namespace lanas::test;
 
-struct Case {
+struct PoolCase {
   Shape x;
   int kernel, stride, padding, gap;
 };
-const Case kCases[] = {
+const PoolCase kPoolCases[] = {
     {{2, 6, 6, 4}, 3, 1, 1, 0},  {{2, 6, 5, 4}, 3, 2, 1, 0},  {{1, 7, 7, 3}, 3, 2, 1, 4},
     {{2, 8, 8, 16}, 3, 1, 1, 3}, {{1, 4, 6, 12}, 2, 2, 0, 0}, {{1, 5, 7, 1}, 2, 2, 0, 2},
     {{2, 8, 8, 5}, 5, 3, 0, 0},  {{1, 9, 9, 2}, 5, 2, 2, 1},  {{1, 6, 6, 36}, 3, 1, 1, 0},
@@ -19,14 +19,14 @@ const Case kCases[] = {
     {{1, 5, 5, 2}, 1, 2, 0, 0},
 };
 
-Shape pooled(const Case& k) {
+Shape pooled(const PoolCase& k) {
   return {k.x.n, pooled_size(k.x.h, k.kernel, k.stride, k.padding),
           pooled_size(k.x.w, k.kernel, k.stride, k.padding), k.x.c};
 }
 
 // window(y element, x elements of the window in row-major order) for every output element.
 template <class Window>
-void for_windows(const Case& k, Window window) {
+void for_windows(const PoolCase& k, Window window) {
   const Shape out = pooled(k);
   for (int64_t i = 0; i < out.size(); ++i) {
     const int c = int(i % out.c), ox = int(i / out.c % out.w), oy = int(i / out.c / out.w % out.h);
@@ -43,7 +43,7 @@ void for_windows(const Case& k, Window window) {
 }
 
 TEST(Pool2d, ForwardMatchesTheWindows) {
-  for (const Case& k : kCases) {
+  for (const PoolCase& k : kPoolCases) {
     Random random(1);
     TestTensor<double> x(k.x, k.x.c + k.gap), max(pooled(k), k.x.c + k.gap),
         avg(pooled(k), k.x.c + 2 * k.gap);
@@ -70,7 +70,7 @@ std::vector<GradientView<T>> alone(const TestTensor<T>& dy) {
 }
 
 TEST(Pool2d, Gradients) {
-  for (const Case& k : kCases)
+  for (const PoolCase& k : kPoolCases)
     for (double beta : {0.0, 1.0}) {
       Random random(2);
       const int stride = k.x.c + k.gap;
@@ -102,7 +102,7 @@ TEST(Pool2d, Gradients) {
 }
 
 TEST(Pool2d, TiesGoToTheFirstMaximumInRowMajorOrder) {
-  for (const Case& k : kCases) {
+  for (const PoolCase& k : kPoolCases) {
     Random random(3);
     TestTensor<double> x(k.x), dy(pooled(k)), dx(k.x), expected(k.x);
     for (int64_t i = 0; i < k.x.size(); ++i) x[i] = random.below(3);  // many ties, like relu's zeros
@@ -120,7 +120,7 @@ TEST(Pool2d, TiesGoToTheFirstMaximumInRowMajorOrder) {
 }
 
 TEST(Pool2d, GradientsInFactorsAreAdded) {
-  for (const Case& k : kCases) {
+  for (const PoolCase& k : kPoolCases) {
     Random random(5);
     Stream stream(Device::cpu, 2);
     TestTensor<double> x(k.x), y(pooled(k)), dy(pooled(k)), max(k.x), avg(k.x), factored_max(k.x),
@@ -166,7 +166,7 @@ TEST(Pool2d, GradientsInFactorsAreAdded) {
 }
 
 TEST(Pool2d, FloatLaunchersAgreeWithDouble) {
-  for (const Case& k : kCases) {
+  for (const PoolCase& k : kPoolCases) {
     Random random(4);
     Stream stream(Device::cpu, 2);
     const int stride = k.x.c + k.gap;

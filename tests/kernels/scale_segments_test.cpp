@@ -6,7 +6,7 @@
 namespace lanas::test {
 namespace {
 
-void check_case(int rows, int gap, const std::vector<int>& segments, double beta) {
+void check_segments(int rows, int gap, const std::vector<int>& segments, double beta) {
   int columns = 0;
   for (const int length : segments) columns += length;
   Random random(10);
@@ -37,10 +37,10 @@ void check_case(int rows, int gap, const std::vector<int>& segments, double beta
 
 TEST(ScaleSegments, Gradcheck) {
   for (const double beta : {0.0, 1.0}) {
-    check_case(1, 0, {1}, beta);
-    check_case(3, 2, {8, 8, 8}, beta);
-    check_case(2, 0, {2, 3, 4, 5}, beta);
-    check_case(5, 1, {12, 1, 36}, beta);
+    check_segments(1, 0, {1}, beta);
+    check_segments(3, 2, {8, 8, 8}, beta);
+    check_segments(2, 0, {2, 3, 4, 5}, beta);
+    check_segments(5, 1, {12, 1, 36}, beta);
   }
 }
 

@@ -6,14 +6,14 @@
 namespace lanas::test {
 namespace {
 
-struct Case {
+struct SoftmaxCase {
   int rows, gap;
   std::vector<int> segments;
 };
-const Case kCases[] = {{1, 0, {1}},  {3, 0, {4}},        {2, 3, {2, 3, 4, 5}},
-                       {14, 0, {8}}, {1, 2, {1, 12, 3}}, {5, 1, {36}}};
+const SoftmaxCase kSoftmaxCases[] = {{1, 0, {1}},  {3, 0, {4}},        {2, 3, {2, 3, 4, 5}},
+                                     {14, 0, {8}}, {1, 2, {1, 12, 3}}, {5, 1, {36}}};
 
-void check_case(const Case& t, double beta) {
+void check_softmax(const SoftmaxCase& t, double beta) {
   int columns = 0;
   for (const int length : t.segments) columns += length;
   Random random(9);
@@ -50,8 +50,8 @@ void check_case(const Case& t, double beta) {
 }
 
 TEST(Softmax, Gradcheck) {
-  for (const Case& t : kCases)
-    for (const double beta : {0.0, 1.0}) check_case(t, beta);
+  for (const SoftmaxCase& t : kSoftmaxCases)
+    for (const double beta : {0.0, 1.0}) check_softmax(t, beta);
 }
 
 TEST(Softmax, ByHandAndLargeLogits) {

@@ -12,25 +12,25 @@
 namespace lanas::test {
 namespace {
 
-constexpr double kTolerance = kDevice == Device::cpu ? 1e-5 : 1e-4;
+constexpr double kCellTolerance = kDevice == Device::cpu ? 1e-5 : 1e-4;
 constexpr float kKeep = 0.7f;  // derived_reduce drops paths with probability 0.3
 
-struct Case {
+struct CellCase {
   const char* name;
   int channels, partial;  // partial 0: a derived cell
   bool reduction;
 };
 
-constexpr Case kCases[] = {{"darts_normal", 4, 1, false},     {"darts_reduce", 4, 1, true},
-                           {"pc_darts_normal", 16, 4, false}, {"pc_darts_reduce", 16, 4, true},
-                           {"derived_normal", 4, 0, false},   {"derived_reduce", 4, 0, true}};
+constexpr CellCase kCases[] = {{"darts_normal", 4, 1, false},     {"darts_reduce", 4, 1, true},
+                               {"pc_darts_normal", 16, 4, false}, {"pc_darts_reduce", 16, 4, true},
+                               {"derived_normal", 4, 0, false},   {"derived_reduce", 4, 0, true}};
 
 const Fixture& fixture() {
   static const Fixture cells("cells");
   return cells;
 }
 
-class CellFixture : public testing::TestWithParam<Case> {
+class CellFixture : public testing::TestWithParam<CellCase> {
  protected:
   std::string full(const std::string& part) const { return join(GetParam().name, ".", part); }
 
@@ -64,7 +64,7 @@ class CellFixture : public testing::TestWithParam<Case> {
   }
 
   Var build(Var s0, Var s1) {
-    const Case& c = GetParam();
+    const CellCase& c = GetParam();
     Builder b{tape_, weights_, buffers_};
     const CellPlace place{c.channels, c.reduction, !c.reduction};
     if (c.partial) {
@@ -81,7 +81,7 @@ class CellFixture : public testing::TestWithParam<Case> {
   }
 
   void compare(const std::string& part, Tensor found) {
-    expect_match(fixture(), full(part), found, kTolerance);
+    expect_match(fixture(), full(part), found, kCellTolerance);
     compared_.insert(full(part));
   }
 
@@ -133,7 +133,7 @@ INSTANTIATE_TEST_SUITE_P(Cells, CellFixture, testing::ValuesIn(kCases),
 TEST(CellFixtureList, EveryCaseIsCovered) {
   std::set<std::string> expected, found;
   for (const auto& [name, entry] : fixture().tensors()) expected.insert(name.substr(0, name.find('.')));
-  for (const Case& c : kCases) found.insert(c.name);
+  for (const CellCase& c : kCases) found.insert(c.name);
   EXPECT_EQ(found, expected);
 }
 

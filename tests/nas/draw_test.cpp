@@ -9,17 +9,12 @@
 #include <iterator>
 
 #include "tests/support/temp_folder.h"
+#include "tests/support/text.h"
 
 namespace lanas {
 namespace {
 
 namespace fs = std::filesystem;
-
-int count_of(const std::string& text, const std::string& part) {
-  int count = 0;
-  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
-  return count;
-}
 
 TEST(Draw, DotHasEveryEdgeOfBothCells) {
   const Genotype v2 = resolve_genotype("DARTS_V2");

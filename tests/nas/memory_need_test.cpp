@@ -8,7 +8,7 @@
 namespace lanas::test {
 namespace {
 
-ImageData images() {
+ImageData blank_images() {
   ImageData data;
   data.name = "test";
   data.side = 16;
@@ -26,24 +26,24 @@ SearchConfig config_of(int batch, bool second_order = false) {
 }
 
 TEST(MemoryNeed, CountsPlansParametersAndImages) {
-  const MemoryNeed need = search_memory(config_of(16), images());
+  const MemoryNeed need = search_memory(config_of(16), blank_images());
   EXPECT_EQ(need.images, size_t(2 * 100 + 10) * 16 * 16 * 3);
   EXPECT_EQ(need.total(), need.workspace + need.parameters + need.images);
-  const MemoryNeed twice = search_memory(config_of(32), images());
+  const MemoryNeed twice = search_memory(config_of(32), blank_images());
   EXPECT_EQ(twice.parameters, need.parameters);
   EXPECT_NEAR(double(twice.workspace), 2 * double(need.workspace), 0.1 * double(need.workspace));
-  const MemoryNeed second = search_memory(config_of(16, true), images());
+  const MemoryNeed second = search_memory(config_of(16, true), blank_images());
   EXPECT_GT(second.parameters, need.parameters);
   EXPECT_GE(second.workspace, need.workspace);
   RetrainConfig retrain;
   retrain.network = {.channels = 8, .layers = 3, .image = 16, .batch = 16};
-  const MemoryNeed derived = retrain_memory(retrain, resolve_genotype("DARTS_V2"), images());
+  const MemoryNeed derived = retrain_memory(retrain, resolve_genotype("DARTS_V2"), blank_images());
   EXPECT_GT(derived.workspace, 0u);
   EXPECT_LT(derived.workspace, need.workspace) << "one op per edge, not all";
 }
 
 TEST(MemoryNeed, RefusesWithABatchThatFits) {
-  const MemoryNeed need = search_memory(config_of(64), images());
+  const MemoryNeed need = search_memory(config_of(64), blank_images());
   EXPECT_NO_THROW(check_memory("search", need, need.total(), 64, "--batch", "--channels"));
   EXPECT_NO_THROW(check_memory("search", need, 0, 64, "--batch", "--channels")) << "not known";
   try {
@@ -55,7 +55,7 @@ TEST(MemoryNeed, RefusesWithABatchThatFits) {
     ASSERT_NE(at, std::string::npos) << what;
     const int batch = std::stoi(what.substr(at + 8));
     EXPECT_GT(batch, 16);
-    EXPECT_LE(search_memory(config_of(batch), images()).total(), need.total() / 2) << batch;
+    EXPECT_LE(search_memory(config_of(batch), blank_images()).total(), need.total() / 2) << batch;
   }
   EXPECT_THROW(check_memory("search", need, need.parameters / 2, 64, "--batch", "--channels"), Error);
   EXPECT_GT(available_memory(), size_t{1} << 20);

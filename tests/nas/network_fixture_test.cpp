@@ -11,7 +11,7 @@
 namespace lanas::test {
 namespace {
 
-constexpr double kTolerance = 1e-4;
+constexpr double kNetworkTolerance = 1e-4;
 
 class DerivedFixture : public testing::Test {
  protected:
@@ -55,18 +55,19 @@ TEST_F(DerivedFixture, EveryGradientMatches) {
   load("batch0");
   plan.forward(stream_);
   plan.backward(stream_);
-  expect_match(fixture_, "logits", plan.value(net_.logits), kTolerance);
-  expect_match(fixture_, "auxiliary_logits", plan.value(net_.auxiliary_logits), kTolerance);
-  expect_match(fixture_, "loss", plan.value(net_.loss), kTolerance);
+  expect_match(fixture_, "logits", plan.value(net_.logits), kNetworkTolerance);
+  expect_match(fixture_, "auxiliary_logits", plan.value(net_.auxiliary_logits), kNetworkTolerance);
+  expect_match(fixture_, "loss", plan.value(net_.loss), kNetworkTolerance);
   for (size_t i = 0; i < weights_.entries().size(); ++i) {
     const std::string& name = weights_.entries()[i].name;
     if (name == "auxiliary.conv2") continue;
-    expect_match(fixture_, "grad." + name, weights_.grad(int(i)), kTolerance);
+    expect_match(fixture_, "grad." + name, weights_.grad(int(i)), kNetworkTolerance);
   }
   const Tensor whole = weights_.grad(weights_.find("auxiliary.conv2"));
   Memory kept(Device::cpu, 16 * 4 * 128 * sizeof(float));
   for (int o = 0; o < 16; ++o) std::copy_n(whole.at(48 * o, 0, 0), 4 * 128, kept.floats() + o * 4 * 128);
-  expect_match(fixture_, "grad.auxiliary.conv2.every48", Tensor(kept.floats(), {16, 2, 2, 128}), kTolerance);
+  expect_match(fixture_, "grad.auxiliary.conv2.every48", Tensor(kept.floats(), {16, 2, 2, 128}),
+               kNetworkTolerance);
 }
 
 TEST_F(DerivedFixture, ThreeStepsThenEvaluationMatch) {
@@ -78,17 +79,18 @@ TEST_F(DerivedFixture, ThreeStepsThenEvaluationMatch) {
   for (int step = 1; step <= 3; ++step) {
     load(step == 2 ? "batch1" : "batch0");
     train.forward(stream_);
-    expect_match(fixture_, "step" + std::to_string(step) + ".loss", train.value(net_.loss), kTolerance);
+    expect_match(fixture_, "step" + std::to_string(step) + ".loss", train.value(net_.loss),
+                 kNetworkTolerance);
     train.backward(stream_);
     sgd.step(stream_);
   }
   for (const ParameterStore* store : {&weights_, &buffers_})
     for (size_t i = 0; i < store->entries().size(); ++i)
       if (store->entries()[i].name != "auxiliary.conv2")
-        expect_match(fixture_, "step3." + store->entries()[i].name, store->value(int(i)), kTolerance);
+        expect_match(fixture_, "step3." + store->entries()[i].name, store->value(int(i)), kNetworkTolerance);
   load("batch1");
   evaluation.forward(stream_);
-  expect_match(fixture_, "eval.logits", evaluation.value(net_.logits), kTolerance);
+  expect_match(fixture_, "eval.logits", evaluation.value(net_.logits), kNetworkTolerance);
 
   // The deployed form, batch norms folded, gives the same answers.
   ParameterStore folded(kDevice);
@@ -98,7 +100,7 @@ TEST_F(DerivedFixture, ThreeStepsThenEvaluationMatch) {
   fixture_.copy_to("batch1.images", inference.tape.data(inference.images));
   Plan deployed(inference.tape, {.outputs = {inference.logits}}, std::make_shared<Workspace>(kDevice));
   deployed.forward(stream_);
-  expect_match(fixture_, "eval.logits", deployed.value(inference.logits), kTolerance);
+  expect_match(fixture_, "eval.logits", deployed.value(inference.logits), kNetworkTolerance);
   EXPECT_LT(deployed.bytes(), evaluation.bytes());
 }
 

@@ -13,6 +13,7 @@
 #include "nas/child_process.h"
 #include "nas/report_plots.h"
 #include "tests/support/temp_folder.h"
+#include "tests/support/text.h"
 
 namespace lanas {
 namespace {
@@ -81,12 +82,6 @@ RunReport sample_report() {
 std::string read(const fs::path& path) {
   std::ifstream in(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(in), {}};
-}
-
-int count_of(const std::string& text, const std::string& part) {
-  int count = 0;
-  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
-  return count;
 }
 
 TEST(ReportTarget, SaysPlainlyWhetherTheFinalMeasurementMeetsIt) {

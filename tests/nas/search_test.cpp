@@ -35,7 +35,7 @@ const ImageData& images() {
 }
 
 // Milliseconds that grow with the number of the op: pools and skips are fast, 5x5 are slow.
-const Regressor& regressor() {
+const Regressor& ranked_ops() {
   static const Regressor fitted = fit_code_regressor(400, 1, [](const Genotype& g) {
     double ms = 0.2;
     for (const CellGenotype* cell : {&g.normal, &g.reduce})
@@ -60,7 +60,7 @@ SearchConfig tiny() {
 SearchResult run(const SearchConfig& config, const SearchHooks& hooks = {},
                  const std::string& checkpoint = "") {
   Stream stream(Device::cpu, 1);
-  return search(stream, config, images(), &regressor(), checkpoint, hooks);
+  return search(stream, config, images(), &ranked_ops(), checkpoint, hooks);
 }
 
 // Stopped in the middle of the second epoch and gone on with: the same numbers to the last bit.
@@ -151,7 +151,7 @@ TEST(Search, PenaltyTakesThePredictorsPlace) {
   });
   config.latency.reference_ms = 20;
   config.epochs = 10;
-  const SearchResult held = search(stream, config, images(), &regressor(), "", {}, &penalty);
+  const SearchResult held = search(stream, config, images(), &ranked_ops(), "", {}, &penalty);
   EXPECT_LT(held.history.back().hard_ms, 10) << "still milliseconds";
   EXPECT_EQ(held.history.back().skips_normal, 0);
 }

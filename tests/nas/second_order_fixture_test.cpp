@@ -16,7 +16,7 @@
 namespace lanas::test {
 namespace {
 
-constexpr double kTolerance = 1e-4;
+constexpr double kSecondOrderTolerance = 1e-4;
 
 std::vector<float> values(const ParameterStore& store) {
   return {store.values(), store.values() + store.slab_floats()};
@@ -43,7 +43,7 @@ TEST(SecondOrder, MatchesTheFixture) {
   sgd.set_lr(0.025f);
   load("train");
   weight.forward(stream);
-  expect_match(expected, "train_loss", weight.value(net.loss), kTolerance);
+  expect_match(expected, "train_loss", weight.value(net.loss), kSecondOrderTolerance);
   weight.backward(stream);
   sgd.step(stream);
 
@@ -52,7 +52,7 @@ TEST(SecondOrder, MatchesTheFixture) {
   second.unroll(stream, sgd);
   load("valid");
   second.validate(stream);
-  expect_match(expected, "unrolled_valid_loss", second.at_unrolled().value(net.loss), kTolerance);
+  expect_match(expected, "unrolled_valid_loss", second.at_unrolled().value(net.loss), kSecondOrderTolerance);
   load("train");
   second.differentiate(stream, sgd);
   EXPECT_EQ(values(weights), w) << "the trial steps left their mark";
@@ -60,13 +60,14 @@ TEST(SecondOrder, MatchesTheFixture) {
   EXPECT_EQ(values(architecture), alpha);
   const Shape scalar{1, 1, 1, 1};
   float v_norm = second.v_norm(stream);
-  expect_match(expected, "v_norm", Tensor(&v_norm, scalar), kTolerance);
+  expect_match(expected, "v_norm", Tensor(&v_norm, scalar), kSecondOrderTolerance);
   for (size_t i = 0; i < architecture.entries().size(); ++i) {
     const ParameterStore::Entry& entry = architecture.entries()[i];
     auto part = [&](Tensor slab) { return Tensor(slab.data + entry.offset, entry.shape); };
-    expect_match(expected, "direct." + entry.name, part(second.direct()), kTolerance);
-    expect_match(expected, "hessian_product." + entry.name, part(second.hessian_product()), kTolerance);
-    expect_match(expected, "grad." + entry.name, architecture.grad(int(i)), kTolerance);
+    expect_match(expected, "direct." + entry.name, part(second.direct()), kSecondOrderTolerance);
+    expect_match(expected, "hessian_product." + entry.name, part(second.hessian_product()),
+                 kSecondOrderTolerance);
+    expect_match(expected, "grad." + entry.name, architecture.grad(int(i)), kSecondOrderTolerance);
   }
 }
 
@@ -141,7 +142,7 @@ TEST(SecondOrder, DiffersFromTheFirstOrder) {
   const Fixture expected("second_order");
   const TensorFile::Entry& g = expected.entry("grad.alpha_normal");
   std::vector<float> direct = expected.entry("direct.alpha_normal").values;
-  EXPECT_GT(expected.error("grad.alpha_normal", Tensor(direct.data(), g.shape)), 10 * kTolerance);
+  EXPECT_GT(expected.error("grad.alpha_normal", Tensor(direct.data(), g.shape)), 10 * kSecondOrderTolerance);
 }
 
 }  // namespace

@@ -10,15 +10,15 @@
 namespace lanas::test {
 namespace {
 
-constexpr double kTolerance = 1e-4;
+constexpr double kSupernetTolerance = 1e-4;
 
-struct Case {
+struct SupernetCase {
   const char* fixture;
   SupernetConfig config;
   float lr, alpha_lr;
 };
 
-class SupernetFixture : public testing::TestWithParam<Case> {
+class SupernetFixture : public testing::TestWithParam<SupernetCase> {
  protected:
   SupernetFixture()
       : fixture_(GetParam().fixture), net_(GetParam().config, weights_, buffers_, architecture_) {
@@ -47,12 +47,12 @@ TEST_P(SupernetFixture, EveryGradientMatches) {
   load("train");
   plan.forward(stream_);
   plan.backward(stream_);
-  expect_match(fixture_, "logits", plan.value(net_.logits), kTolerance);
-  expect_match(fixture_, "loss", plan.value(net_.loss), kTolerance);
-  expect_match(fixture_, "grad.train.images", plan.grad(net_.images), kTolerance);
+  expect_match(fixture_, "logits", plan.value(net_.logits), kSupernetTolerance);
+  expect_match(fixture_, "loss", plan.value(net_.loss), kSupernetTolerance);
+  expect_match(fixture_, "grad.train.images", plan.grad(net_.images), kSupernetTolerance);
   for (const ParameterStore* store : {&weights_, &architecture_})
     for (size_t i = 0; i < store->entries().size(); ++i)
-      expect_match(fixture_, "grad." + store->entries()[i].name, store->grad(int(i)), kTolerance);
+      expect_match(fixture_, "grad." + store->entries()[i].name, store->grad(int(i)), kSupernetTolerance);
 }
 
 TEST_P(SupernetFixture, ThreeBilevelStepsMatch) {
@@ -66,34 +66,35 @@ TEST_P(SupernetFixture, ThreeBilevelStepsMatch) {
     const std::string prefix = "step" + std::to_string(step) + ".";
     load("valid");
     alpha.forward(stream_);
-    expect_match(fixture_, prefix + "valid_loss", alpha.value(net_.loss), kTolerance);
+    expect_match(fixture_, prefix + "valid_loss", alpha.value(net_.loss), kSupernetTolerance);
     alpha.backward(stream_);
     adam.step(stream_);
     load("train");
     weight.forward(stream_);
-    expect_match(fixture_, prefix + "train_loss", weight.value(net_.loss), kTolerance);
+    expect_match(fixture_, prefix + "train_loss", weight.value(net_.loss), kSupernetTolerance);
     weight.backward(stream_);
     sgd.step(stream_);
     for (size_t i = 0; i < architecture_.entries().size(); ++i)
       expect_match(fixture_, prefix + architecture_.entries()[i].name, architecture_.value(int(i)),
-                   kTolerance);
+                   kSupernetTolerance);
   }
   int running = 0;
   for (const ParameterStore* store : {&weights_, &buffers_}) {
     for (size_t i = 0; i < store->entries().size(); ++i) {
       const std::string name = "step3." + store->entries()[i].name;
       if (store == &buffers_ && !fixture_.has(name)) continue;  // the pools' batch norms
-      expect_match(fixture_, name, store->value(int(i)), kTolerance);
+      expect_match(fixture_, name, store->value(int(i)), kSupernetTolerance);
       running += store == &buffers_;
     }
   }
   EXPECT_GT(running, 100);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, SupernetFixture,
-                         testing::Values(Case{"supernet_darts", {4, 3, 10, 8, 4, 1, false}, 0.025f, 3e-4f},
-                                         Case{"supernet_pc_darts", {8, 3, 10, 8, 4, 4, true}, 0.1f, 6e-4f}),
-                         [](const auto& test) { return std::string(test.param.fixture); });
+INSTANTIATE_TEST_SUITE_P(
+    All, SupernetFixture,
+    testing::Values(SupernetCase{"supernet_darts", {4, 3, 10, 8, 4, 1, false}, 0.025f, 3e-4f},
+                    SupernetCase{"supernet_pc_darts", {8, 3, 10, 8, 4, 4, true}, 0.1f, 6e-4f}),
+    [](const auto& test) { return std::string(test.param.fixture); });
 
 }  // namespace
 }  // namespace lanas::test
