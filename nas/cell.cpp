@@ -103,23 +103,22 @@ class SupernetCell {
     });
   }
 
-  // A pool of a state and its moments. On a cuda device, which neither of them fills, both pools are one op.
-  Normalised pool(OpKind op, int input, Var x) {
+  // Both pools of a state and their moments: one op on a cuda device, which neither pool fills.
+  PoolPair pools(int input, Var x) {
     const int stride = edge_stride(place_, input);
     const auto running = [&](OpKind kind) {
       return b_.running(join(prefix_, "states.", input, ".", op_name(kind), ".bn"), tape_.shape(x).c);
     };
-    if (tape_.device() == Device::cuda) {
-      const PoolPair pair = once(pool_pairs_, input, [&] {
+    const auto with_moments = [&](Var y, OpKind kind) -> Normalised {
+      return {y, batch_statistics(tape_, y, running(kind))};
+    };
+    return once(pools_, input, [&]() -> PoolPair {
+      if (tape_.device() == Device::cuda) {
         const RunningMoments max = running(OpKind::max_pool_3x3);
         return pool_pair(tape_, x, stride, max, running(OpKind::avg_pool_3x3));
-      });
-      return op == OpKind::max_pool_3x3 ? pair.max : pair.avg;
-    }
-    return once(pools_, std::pair{op, input}, [&]() -> Normalised {
-      const auto make = op == OpKind::max_pool_3x3 ? max_pool : avg_pool;
-      const Var y = make(tape_, x, 3, stride, 1, {});
-      return {y, batch_statistics(tape_, y, running(op))};
+      }
+      const Normalised max = with_moments(max_pool(tape_, x, 3, stride, 1), OpKind::max_pool_3x3);
+      return {max, with_moments(avg_pool(tape_, x, 3, stride, 1), OpKind::avg_pool_3x3)};
     });
   }
 
@@ -139,7 +138,7 @@ class SupernetCell {
       const std::string name = join(prefix_, "edges.", edge, ".", op_name(op));
       MixedTerm& term = terms.emplace_back(MixedTerm{{}, input * kOps + kind});
       if (is_pool(op)) {
-        term.x = pool(op, input, x);
+        term.x = op == OpKind::max_pool_3x3 ? pools(input, x).max : pools(input, x).avg;
       } else if (op == OpKind::skip_connect) {
         term.x = {x, {}};
         if (stride == 1) continue;
@@ -187,8 +186,7 @@ class SupernetCell {
   int partial_;
   Mixing mixing_;
   std::map<int, Var> seen_, bypass_;
-  std::map<std::pair<OpKind, int>, Normalised> pools_;
-  std::map<int, PoolPair> pool_pairs_;
+  std::map<int, PoolPair> pools_;
 };
 
 // One edge of a derived cell: its op and drop-path, which spares the identity. What is still to be normalised

@@ -131,8 +131,9 @@ int check_launch(void (*)(Params...), dim3, dim3, size_t, LaunchStream, Args&&..
   throw Error(join(file, ":", line, ": launch: this build has no CUDA"));
 }
 }  // namespace without_device
-   // A macro, so that the kernel's name is not evaluated: else each of its instances, half of the work of
-   // compiling this library, would be compiled and never run.
+
+// A macro, so that the kernel's name is not evaluated: else each of its instances, half of the work of
+// compiling this library, would be compiled and never run.
 #define launch(...) ::lanas::no_launch(sizeof(::lanas::check_launch(__VA_ARGS__)))
 #endif
 #endif

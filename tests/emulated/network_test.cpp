@@ -178,8 +178,7 @@ TEST_P(CapturedSupernet, StepInAnotherThreadOrderEqualsEager) {
 constexpr SupernetConfig kDarts{4, 3, 5, 8, 2, 1, false}, kPcDarts{8, 3, 5, 8, 2, 4, true};
 const auto name_of_kind = [](const auto& test) { return test.param.partial == 1 ? "darts" : "pc_darts"; };
 INSTANTIATE_TEST_SUITE_P(Kinds, EmulatedSupernet, testing::Values(kDarts, kPcDarts), name_of_kind);
-INSTANTIATE_TEST_SUITE_P(Kinds, CapturedSupernet, testing::Values(kPcDarts), name_of_kind);
-INSTANTIATE_TEST_SUITE_P(Slow, CapturedSupernet, testing::Values(kDarts), name_of_kind);
+INSTANTIATE_TEST_SUITE_P(Slow, CapturedSupernet, testing::Values(kDarts, kPcDarts), name_of_kind);
 
 // Drops some paths, as training does.
 void load_masks(Network& net) {
