@@ -132,8 +132,8 @@ int check_launch(void (*)(Params...), dim3, dim3, size_t, LaunchStream, Args&&..
 }
 }  // namespace without_device
 
-// A macro, so that the kernel's name is not evaluated: else each of its instances, half of the work of
-// compiling this library, would be compiled and never run.
+// A macro, so that the kernel's name is not evaluated: else each of its instances would be compiled and never
+// run, which was nine tenths of what separable_conv.cu took to compile.
 #define launch(...) ::lanas::no_launch(sizeof(::lanas::check_launch(__VA_ARGS__)))
 #endif
 #endif

@@ -7,12 +7,14 @@
 
 namespace lanas {
 
-// y = beta y + unit(x) + bias for every unit, and their statistics, where they go somewhere. bias: [cout] or
-// null.
+// Launched in stream order; throws Error where a y is too large for one kernel or its statistics for the
+// stream's scratch. y = beta y + unit(x) + bias for every unit, and their statistics, where they go
+// somewhere. bias: [cout] or null.
 void launch_units(Stream& stream, std::span<const SeparableConv<float>> ops,
                   std::span<const SeparableConvOutput<float>> outputs, std::span<const SeparableInput> inputs,
                   const float* bias, float beta, float eps);
 
+// Bytes of launch_units_backward's scratch, which holds dd = dy p of all units; only shapes are read.
 size_t units_backward_scratch_bytes(std::span<const SeparableConv<float>> ops,
                                     std::span<const SeparableInput> inputs);
 void launch_units_backward(Stream& stream, std::span<const SeparableConv<float>> ops,

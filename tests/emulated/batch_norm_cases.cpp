@@ -20,13 +20,6 @@ OpCase norm_case(Shape s, bool affine, int pixel_stride, float shift = 0.5f) {
           }};
 }
 
-std::vector<float> positive_draws(int count, uint64_t seed, float shift = 0) {
-  Random random(seed);
-  std::vector<float> values(static_cast<size_t>(count));
-  for (float& v : values) v = shift + std::abs(random.normal());
-  return values;
-}
-
 // Every public function on buffers: statistics, running moments, both kinds of gradient.
 OpCase direct_case(Shape s) {
   return {join("direct ", s.pixels(), " pixels of ", s.c), double(s.pixels()), [=](CaseBuilder& b) {

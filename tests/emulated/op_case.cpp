@@ -1,6 +1,7 @@
 // op_case.cpp -- see tests/support/op_case.h: the builder of a case.
 #include "tests/support/op_case.h"
 
+#include <cmath>
 #include <cstring>
 
 #include "kernels/ops/elementwise.h"
@@ -17,6 +18,19 @@ OpCases::OpCases(const std::string& op, std::vector<OpCase> cases) {
     one.op = op;
     all_op_cases().push_back(std::move(one));
   }
+}
+
+std::vector<float> normal_draws(int count, uint64_t seed) {
+  Random random(seed);
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& v : values) v = random.normal();
+  return values;
+}
+
+std::vector<float> positive_draws(int count, uint64_t seed, float least) {
+  std::vector<float> values = normal_draws(count, seed);
+  for (float& v : values) v = least + std::abs(v);
+  return values;
 }
 
 std::vector<float> CaseBuilder::draws(int64_t count, float scale, float shift) {

@@ -7,21 +7,14 @@
 namespace lanas::test {
 namespace {
 
-std::vector<float> training_draws(int count, uint64_t seed, bool positive = false) {
-  Random random(seed);
-  std::vector<float> values(static_cast<size_t>(count));
-  for (float& v : values) v = positive ? std::abs(random.normal()) : random.normal();
-  return values;
-}
-
 template <class T>
 const std::function<double(const T&)> kOnlyRead;
 
 OpCase sgd_case(int count) {
   return {join("sgd of ", count), 1, [=](CaseBuilder& b) {
-            float* w = b.buffer("w", training_draws(count, 1), training_draws(count, 2));
-            float* buffer = b.buffer("buffer", training_draws(count, 3), training_draws(count, 4));
-            const float* g = b.buffer("g", training_draws(count, 5), training_draws(count, 6), false);
+            float* w = b.buffer("w", normal_draws(count, 1), normal_draws(count, 2));
+            float* buffer = b.buffer("buffer", normal_draws(count, 3), normal_draws(count, 4));
+            const float* g = b.buffer("g", normal_draws(count, 5), normal_draws(count, 6), false);
             const SgdState* state = b.buffer<SgdState>("state", {{0.1f, 0.9f, 3e-4f, 0.5f}},
                                                        {{0.2f, 0.8f, 1e-4f, 0.25f}}, kOnlyRead<SgdState>);
             b.call([=](Stream& stream) { sgd_step(stream, w, buffer, g, count, state); });
@@ -30,9 +23,9 @@ OpCase sgd_case(int count) {
 
 OpCase lookahead_case(int count) {
   return {join("lookahead of ", count), 1, [=](CaseBuilder& b) {
-            float* w = b.buffer("w", training_draws(count, 1), training_draws(count, 2));
-            const float* buffer = b.buffer("buffer", training_draws(count, 3), training_draws(count, 4));
-            const float* g = b.buffer("g", training_draws(count, 5), training_draws(count, 6), false);
+            float* w = b.buffer("w", normal_draws(count, 1), normal_draws(count, 2));
+            const float* buffer = b.buffer("buffer", normal_draws(count, 3), normal_draws(count, 4));
+            const float* g = b.buffer("g", normal_draws(count, 5), normal_draws(count, 6), false);
             const SgdState* state = b.buffer<SgdState>("state", {{0.1f, 0.9f, 3e-4f, 0.5f}},
                                                        {{0.2f, 0.8f, 1e-4f, 0.25f}}, kOnlyRead<SgdState>);
             b.call([=](Stream& stream) { sgd_lookahead(stream, w, buffer, g, count, state); });
@@ -50,10 +43,10 @@ OpCase radius_case(float sum, float other) {
 
 OpCase adam_case(int count) {
   return {join("adam of ", count), 1, [=](CaseBuilder& b) {
-            float* w = b.buffer("w", training_draws(count, 1), training_draws(count, 2));
-            float* m = b.buffer("m", training_draws(count, 3), training_draws(count, 4));
-            float* v = b.buffer("v", training_draws(count, 5, true), training_draws(count, 6, true));
-            const float* g = b.buffer("g", training_draws(count, 7), training_draws(count, 8), false);
+            float* w = b.buffer("w", normal_draws(count, 1), normal_draws(count, 2));
+            float* m = b.buffer("m", normal_draws(count, 3), normal_draws(count, 4));
+            float* v = b.buffer("v", positive_draws(count, 5), positive_draws(count, 6));
+            const float* g = b.buffer("g", normal_draws(count, 7), normal_draws(count, 8), false);
             AdamState first, second;
             first.step = 0, second.step = 6, second.lr = 1e-3f;
             AdamState* state = b.buffer<AdamState>(
@@ -69,7 +62,7 @@ OpCase adam_case(int count) {
 OpCase squares_case(int count, float max_norm) {
   return {join(max_norm > 0 ? "clip scale of " : "sum of squares of ", count, " at ", max_norm),
           double(count), [=](CaseBuilder& b) {
-            const float* g = b.buffer("g", training_draws(count, 1), training_draws(count, 2), false);
+            const float* g = b.buffer("g", normal_draws(count, 1), normal_draws(count, 2), false);
             float* out = b.buffer<float>("out", {-1}, {-2});
             b.call([=](Stream& stream) {
               max_norm > 0 ? clip_scale(stream, out, g, count, max_norm)

@@ -25,6 +25,10 @@ struct CaseResult {
   std::vector<double> values;
 };
 
+// Contents of buffers: standard normal; least plus the size of such.
+std::vector<float> normal_draws(int count, uint64_t seed);
+std::vector<float> positive_draws(int count, uint64_t seed, float least = 0);
+
 class CaseBuilder {
  public:
   // With `add`, the gradients of the inputs are written before the op's backward, which then adds to them.
