@@ -15,8 +15,10 @@ namespace {
 
 // The 4 kColumns output channels of a block's tile: threads stand [rows][kColumns], each has 4 channels of
 // the kPerThread pixels from kPerThread row on. As many input channels are staged at a time.
-template <int kColumns, int kPerThread>
-struct UnitTile : StagedTile<kUnitThreads / kColumns * kPerThread, 4 * kColumns> {
+template <int kColumns, int kPerThread, bool kTf32>
+struct UnitTile
+    : std::conditional_t<kTf32, StagedTile<kUnitThreads / kColumns * kPerThread, 4 * kColumns, 4, 0, 8>,
+                         StagedTile<kUnitThreads / kColumns * kPerThread, 4 * kColumns>> {
   static constexpr int kSize = UnitTile::kPixels, kChannels = 4 * kColumns, kWeightPitch = kChannels + 4;
   static_assert((UnitTile::kFloats + kChannels * kWeightPitch + 8 * int(kSumThreads) + kChannels) *
                         sizeof(float) <=
@@ -101,15 +103,57 @@ __device__ __forceinline__ void write_statistics(float* row, const float (&y)[kP
   write_channel_sums<4, 2>(row, sums, kColumns, first, channels);
 }
 
+// The product of a tile on the tensor cores: a warp has kPixels products of 16 pixels and 8 channels, four of
+// them as a square.
+template <class Tile, int kPixels>
+struct WarpProducts {
+  static constexpr int kSquare = kPixels == 4 ? 2 : 1, kRows = kSquare * kProductRows,
+                       kColumns = kSquare * kProductColumns, kDown = Tile::kSize / kRows;
+
+  // The first pixel and the first channel of product i.
+  __device__ __forceinline__ static int row(int i) {
+    return int(threadIdx.x) / 32 % kDown * kRows + i / kSquare * kProductRows;
+  }
+  __device__ __forceinline__ static int column(int i) {
+    return int(threadIdx.x) / 32 / kDown * kColumns + i % kSquare * kProductColumns;
+  }
+  // sums += staged [pixels][chunk] weights [channels][chunk]^T.
+  __device__ __forceinline__ static void add(float (&sums)[kPixels][4], const float* staged,
+                                             const float* weights, int chunk) {
+    const int first_row = row(0), first_column = column(0);
+    for (int c = 0; c < chunk; c += kProductDepth)
+      warp_products<true, kSquare, kSquare>(
+          sums, [&](int m, int k) { return staged[Tile::at(first_row + m) + c + k]; },
+          [&](int n, int k) { return weights[(first_column + n) * Tile::kWeightPitch + c + k]; });
+  }
+  // From the lanes of the products, through the tile, to threads of 4 channels of kPixels pixels.
+  __device__ __forceinline__ static void share(float (&sums)[kPixels][4], float* staged, int first_pixel,
+                                               int first_channel) {
+    __syncthreads();  // the tile's readers are done
+#pragma unroll
+    for (int i = 0; i < kPixels; ++i)
+#pragma unroll
+      for (int k = 0; k < 4; ++k)
+        staged[Tile::at(row(i) + product_row(k)) + column(i) + product_column(k)] = sums[i][k];
+    __syncthreads();
+#pragma unroll
+    for (int p = 0; p < kPixels; ++p) {
+      const Pack<4> from = load<4>(staged + Tile::at(first_pixel + p) + first_channel);
+#pragma unroll
+      for (int k = 0; k < 4; ++k) sums[p][k] = from.v[k];
+    }
+  }
+};
+
 // Grid (tiles, groups of 4 kColumns output channels, units). partial[unit][tile][3][cout] of
 // write_statistics, or null.
-template <int kPack, int kColumns, int kPixels, class Work>
+template <int kPack, int kColumns, int kPixels, class Work, bool kTf32>
 __global__ void __launch_bounds__(kUnitThreads, Work::kBlocks)
     unit_product_kernel(const __grid_constant__ UnitBatch<Work> batch, Shape shape, int cin, float* partial) {
-  using Tile = UnitTile<kColumns, kPixels>;
+  using Tile = UnitTile<kColumns, kPixels, kTf32>;
   constexpr int kChunk = Tile::kChunk, kChannels = Tile::kChannels, kWeights = kChunk * kChannels;
   float* staged = static_shared<float, Tile::kFloats, 0>();
-  float* weights = static_shared<float, kChunk * Tile::kWeightPitch, 1>();  // [c][j]
+  float* weights = static_shared<float, kChunk * Tile::kWeightPitch, 1>();  // [c][j], with kTf32 [j][c]
   const Work& work = batch.at[blockIdx.z];
   const int first_j = int(blockIdx.y) * kChannels;
   const unsigned begin = blockIdx.x * unsigned(Tile::kSize),
@@ -125,8 +169,8 @@ __global__ void __launch_bounds__(kUnitThreads, Work::kBlocks)
     };
     const auto keep = [&](int i, float value) {
       const int fast = i % kChunk, slow = i / kChunk;
-      weights[work.transposed() ? slow * Tile::kWeightPitch + fast : fast * Tile::kWeightPitch + slow] =
-          value;
+      weights[work.transposed() != kTf32 ? slow * Tile::kWeightPitch + fast
+                                         : fast * Tile::kWeightPitch + slow] = value;
     };
     const int thread = int(threadIdx.x);
     const float early = kWeights <= kUnitThreads ? weight(thread) : 0.0f;  // on its way during the tile
@@ -137,22 +181,27 @@ __global__ void __launch_bounds__(kUnitThreads, Work::kBlocks)
     work.template stage<kPack, Tile>(staged, shape, begin, first);
     if (kWeights <= kUnitThreads && thread < kWeights) keep(thread, early);
     __syncthreads();
-    const int mine = work.thread(), column = mine % kColumns, row = mine / kColumns;
-    for (int c = 0; c < chunk; c += 4) {
-      Pack<4> w[4];
+    if constexpr (kTf32) {
+      WarpProducts<Tile, kPixels>::add(sums, staged, weights, chunk);
+    } else {
+      const int mine = work.thread(), column = mine % kColumns, row = mine / kColumns;
+      for (int c = 0; c < chunk; c += 4) {
+        Pack<4> w[4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) w[i] = load<4>(weights + (c + i) * Tile::kWeightPitch + column * 4);
+        for (int i = 0; i < 4; ++i) w[i] = load<4>(weights + (c + i) * Tile::kWeightPitch + column * 4);
 #pragma unroll
-      for (int p = 0; p < kPixels; ++p) {
-        const Pack<4> d = load<4>(staged + Tile::at(row * kPixels + p) + c);
+        for (int p = 0; p < kPixels; ++p) {
+          const Pack<4> d = load<4>(staged + Tile::at(row * kPixels + p) + c);
 #pragma unroll
-        for (int i = 0; i < 4; ++i)
+          for (int i = 0; i < 4; ++i)
 #pragma unroll
-          for (int k = 0; k < 4; ++k) sums[p][k] += d.v[i] * w[i].v[k];
+            for (int k = 0; k < 4; ++k) sums[p][k] += d.v[i] * w[i].v[k];
+        }
       }
     }
   }
   const int mine = work.thread(), row = mine / kColumns, j = first_j + mine % kColumns * 4;
+  if constexpr (kTf32) WarpProducts<Tile, kPixels>::share(sums, staged, row * kPixels, mine % kColumns * 4);
   const float* bias = work.bias;
   const float beta = work.beta;
   const Destination destination = work.pixels(begin + unsigned(row * kPixels));
@@ -217,7 +266,7 @@ __global__ void unit_statistics_kernel(const __grid_constant__ UnitBatch<UnitSta
 template <class Use>
 void with_tile(int64_t pixels, int channels, int units, Use use) {
   with_columns(channels, [&](auto columns) {
-    using Large = UnitTile<columns(), 4>;
+    using Large = UnitTile<columns(), 4, false>;
     const int64_t groups = (channels + Large::kChannels - 1) / Large::kChannels;
     if ((pixels + Large::kSize - 1) / Large::kSize * groups * units >= kFull)
       use(columns, std::integral_constant<int, 4>());
@@ -232,7 +281,7 @@ void launch_products(Stream& stream, const UnitBatch<Work>& batch, int units, Sh
                      const UnitBatch<UnitStatistics>* statistics, float eps) {
   CHECK(y.pixels() < (int64_t{1} << 31), "separable_conv: y ", y, " is too large for one kernel");
   with_tile(y.pixels(), y.c, units, [&](auto columns, auto pixels) {
-    using Tile = UnitTile<columns(), pixels()>;
+    using Tile = UnitTile<columns(), pixels(), false>;  // of the same size with TF32
     const int64_t tiles = (y.pixels() + Tile::kSize - 1) / Tile::kSize;
     const size_t bytes = size_t(units) * size_t(tiles) * 3 * size_t(y.c) * sizeof(float);
     CHECK(!statistics || bytes <= kStreamScratch, "separable_conv_forward: the statistics of ", units, " y ",
@@ -241,8 +290,10 @@ void launch_products(Stream& stream, const UnitBatch<Work>& batch, int units, Sh
     const dim3 grid(unsigned(tiles), unsigned((y.c + Tile::kChannels - 1) / Tile::kChannels),
                     unsigned(units));
     with_quads(quads, [&](auto pack) {
-      launch(unit_product_kernel<pack(), columns(), pixels(), Work>, grid, kUnitThreads, 0, stream, batch, y,
-             cin, partial);
+      with_precision<pack(), columns()>([&](auto tf32) {
+        launch(unit_product_kernel<pack(), columns(), pixels(), Work, tf32()>, grid, kUnitThreads, 0, stream,
+               batch, y, cin, partial);
+      });
     });
     if (statistics)
       launch(unit_statistics_kernel<>, dim3(add_blocks(y.c), 1, unsigned(units)), kSumThreads, 0, stream,

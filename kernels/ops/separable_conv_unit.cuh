@@ -5,6 +5,8 @@
 #pragma once
 
 #include "kernels/core/channel_sums.cuh"
+#include "kernels/core/precision.h"
+#include "kernels/core/warp_product.cuh"
 #include "kernels/ops/separable_conv.h"
 
 namespace lanas {
@@ -248,16 +250,17 @@ __device__ __forceinline__ Pack<kPack> depthwise_at(const Unit& unit, const Acti
   return sum;
 }
 
-// A tile in shared memory: kPixels pixels, kChunk channels at a time. Gaps keep banks apart.
-template <int kTilePixels, int kTileChunk>
+// A tile in shared memory: kPixels pixels, kChunk channels at a time, of which those in use are rounded up to
+// kRound. Gaps behind each pixel and each strip keep banks apart.
+template <int kTilePixels, int kTileChunk, int kPad = kTileChunk <= 8 ? 0 : 4, int kGap = 4, int kRound = 4>
 struct StagedTile {
-  static constexpr int kPixels = kTilePixels, kChunk = kTileChunk, kPitch = kChunk <= 8 ? kChunk : kChunk + 4,
-                       kFloats = kPixels * kPitch + kPixels / kStrip * 4;
+  static constexpr int kPixels = kTilePixels, kChunk = kTileChunk, kPitch = kChunk + kPad,
+                       kFloats = kPixels * kPitch + kPixels / kStrip * kGap;
   // Where a pixel's channels begin.
-  __device__ __forceinline__ static int at(int pixel) { return pixel * kPitch + pixel / kStrip * 4; }
-  // The channels of the chunk at `first`, rounded up to 4; those past the last are zeros.
+  __device__ __forceinline__ static int at(int pixel) { return pixel * kPitch + pixel / kStrip * kGap; }
+  // The channels of the chunk at `first`, rounded up; those past the last are zeros.
   __device__ __forceinline__ static int size(int channels, int first) {
-    return min(kChunk, (channels - first + 3) / 4 * 4);
+    return min(kChunk, (channels - first + kRound - 1) / kRound * kRound);
   }
 };
 
@@ -383,6 +386,15 @@ void with_columns(int channels, Use use) {
     use(std::integral_constant<int, 8>());
   else
     use(std::integral_constant<int, 16>());
+}
+
+// use(tf32): whether products of a tile of kColumns go to the tensor cores; narrower ones have too little to
+// do.
+template <int kPack, int kColumns, class Use>
+void with_precision(Use use) {
+  if constexpr (kPack == 4 && kColumns >= 4)
+    if (tf32()) return use(std::true_type());
+  use(std::false_type());
 }
 
 }  // namespace

@@ -15,8 +15,10 @@ struct PointwiseGradient {
 };
 
 // A block's tile of dp: threads stand [slice of the pixels][kColumns quads of cin][kColumns quads of cout].
-template <int kColumns>
-struct GradientTile : StagedTile<4 * kUnitThreads / kColumns, 4 * kColumns> {
+template <int kColumns, bool kTf32>
+struct GradientTile
+    : std::conditional_t<kTf32, StagedTile<4 * kUnitThreads / kColumns, 4 * kColumns, 8, 0, 16>,
+                         StagedTile<4 * kUnitThreads / kColumns, 4 * kColumns>> {
   static constexpr int kSize = GradientTile::kPixels, kWidth = 4 * kColumns, kThreads = kColumns * kColumns,
                        kSlices = kUnitThreads / kThreads,
                        kLeft = kSlices < 8 ? kSlices : 8;  // once the slices of a warp are added
@@ -25,12 +27,82 @@ struct GradientTile : StagedTile<4 * kUnitThreads / kColumns, 4 * kColumns> {
                 "static shared memory of a block");
 };
 
+// product += g^T d of a block's tiles: a thread has 4 channels of cout and 4 of cin, and a slice of the
+// pixels.
+template <int kColumns, class Tile>
+struct ThreadGradients {
+  float product[4][4] = {};  // [j][c]
+
+  // Of a tile with this many channels.
+  __device__ __forceinline__ void add(const float* g, const float* d, int outputs, int inputs) {
+    const int i = thread_again(), column = i % kColumns * 4, quad = i % Tile::kThreads / kColumns * 4;
+    if (quad >= inputs || column >= outputs) return;
+#pragma unroll 4
+    for (int p = i / Tile::kThreads; p < Tile::kSize; p += Tile::kSlices) {
+      const Pack<4> from = load<4>(g + Tile::at(p) + column), in = load<4>(d + Tile::at(p) + quad);
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+#pragma unroll
+        for (int c = 0; c < 4; ++c) product[j][c] += from.v[j] * in.v[c];
+    }
+  }
+  // To sums[slice left][j][c].
+  __device__ __forceinline__ void write(float* sums) {
+    const int lane = int(threadIdx.x) % 32, thread = int(threadIdx.x) % Tile::kThreads,
+              slice = int(threadIdx.x) * Tile::kLeft / kUnitThreads;
+    sums += (slice * Tile::kWidth + thread % kColumns * 4) * Tile::kWidth + thread / kColumns * 4;
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+#pragma unroll
+        for (int lanes = 16; lanes >= Tile::kThreads; lanes /= 2)
+          product[j][c] += __shfl_xor_sync(kFullWarp, product[j][c], lanes);
+        if (lane < Tile::kThreads) sums[j * Tile::kWidth + c] = product[j][c];
+      }
+  }
+};
+
+// The same on the tensor cores: a warp has up to 2 x 2 products of 16 channels of cout and 8 of cin, and one
+// of the slices that are left.
+template <class Tile>
+struct WarpGradients {
+  static constexpr int kDown = Tile::kWidth == 16 ? 1 : 2, kAcross = 2, kRows = kDown * kProductRows,
+                       kColumns = kAcross * kProductColumns, kGroupsDown = Tile::kWidth / kRows,
+                       kGroups = kGroupsDown * (Tile::kWidth / kColumns);
+  static_assert(kGroups * Tile::kLeft == kUnitThreads / 32, "a group of products and a slice for every warp");
+  float product[kDown * kAcross][4] = {};
+
+  // The first j and c of a warp.
+  __device__ __forceinline__ static int row(int warp) { return warp % kGroupsDown * kRows; }
+  __device__ __forceinline__ static int column(int warp) { return warp % kGroups / kGroupsDown * kColumns; }
+  __device__ __forceinline__ void add(const float* g, const float* d, int, int) {
+    const int warp = thread_again() / 32;
+    g += row(warp), d += column(warp);
+#pragma unroll 2
+    for (int p = warp / kGroups * kProductDepth; p < Tile::kSize; p += Tile::kLeft * kProductDepth)
+      warp_products<true, kDown, kAcross>(
+          product, [&](int j, int k) { return g[Tile::at(p + k) + j]; },
+          [&](int c, int k) { return d[Tile::at(p + k) + c]; });
+  }
+  __device__ __forceinline__ void write(float* sums) const {
+    const int warp = int(threadIdx.x) / 32;
+    sums += (warp / kGroups * Tile::kWidth + row(warp)) * Tile::kWidth + column(warp);
+#pragma unroll
+    for (int i = 0; i < kDown * kAcross; ++i)
+#pragma unroll
+      for (int k = 0; k < 4; ++k)
+        sums[(i / kAcross * kProductRows + product_row(k)) * Tile::kWidth + i % kAcross * kProductColumns +
+             product_column(k)] = product[i][k];
+  }
+};
+
 // Grid (pieces, groups of cin x groups of cout, units). partial[unit][piece][cout][cin] = sum of dy d.
-template <int kPack, int kColumns, bool kNorm>
+template <int kPack, int kColumns, bool kNorm, bool kTf32>
 __global__ void __launch_bounds__(kUnitThreads, 2)
     pointwise_gradient_kernel(const __grid_constant__ UnitBatch<PointwiseGradient> batch, Shape y,
                               float* partial) {
-  using Tile = GradientTile<kColumns>;
+  using Tile = GradientTile<kColumns, kTf32>;
   float* d = static_shared<float, 2 * Tile::kFloats, 0>();
   float* g = d + Tile::kFloats;
   const PointwiseGradient& work = batch.at[blockIdx.z];
@@ -38,38 +110,17 @@ __global__ void __launch_bounds__(kUnitThreads, 2)
             first = int(blockIdx.y) % chunks * Tile::kWidth,
             first_j = int(blockIdx.y) / chunks * Tile::kWidth;
   const unsigned pixels = unsigned(y.n) * unsigned(y.h) * unsigned(y.w);
-  float product[4][4] = {};  // [j][c]
+  std::conditional_t<kTf32, WarpGradients<Tile>, ThreadGradients<kColumns, Tile>> gradients;
   for (unsigned begin = blockIdx.x * unsigned(Tile::kSize); begin < pixels;
        begin += gridDim.x * unsigned(Tile::kSize)) {
     __syncthreads();
     stage_gradient<kPack, Tile, false>(g, work.dy, begin, first_j);
     stage_depthwise<kPack, Tile, kNorm>(d, work.unit, y, begin, first);
     __syncthreads();
-    const int i = thread_again(), column = i % kColumns * 4, quad = i % Tile::kThreads / kColumns * 4;
-    if (first + quad < cin && first_j + column < y.c)
-#pragma unroll 4
-      for (int p = i / Tile::kThreads; p < Tile::kSize; p += Tile::kSlices) {
-        const Pack<4> from = load<4>(g + Tile::at(p) + column), in = load<4>(d + Tile::at(p) + quad);
-#pragma unroll
-        for (int j = 0; j < 4; ++j)
-#pragma unroll
-          for (int c = 0; c < 4; ++c) product[j][c] += from.v[j] * in.v[c];
-      }
+    gradients.add(g, d, y.c - first_j, cin - first);
   }
   __syncthreads();
-  const int lane = int(threadIdx.x) % 32, thread = int(threadIdx.x) % Tile::kThreads,
-            slice = int(threadIdx.x) * Tile::kLeft / kUnitThreads;
-  float* sums = d + (slice * Tile::kWidth + thread % kColumns * 4) * Tile::kWidth +
-                thread / kColumns * 4;  // [slice left][j][c]
-#pragma unroll
-  for (int j = 0; j < 4; ++j)
-#pragma unroll
-    for (int c = 0; c < 4; ++c) {
-#pragma unroll
-      for (int lanes = 16; lanes >= Tile::kThreads; lanes /= 2)
-        product[j][c] += __shfl_xor_sync(kFullWarp, product[j][c], lanes);
-      if (lane < Tile::kThreads) sums[j * Tile::kWidth + c] = product[j][c];
-    }
+  gradients.write(d);
   __syncthreads();
   partial += (int64_t{blockIdx.z} * gridDim.x + blockIdx.x) * y.c * cin;
   for (int i = int(threadIdx.x); i < Tile::kWidth * Tile::kWidth; i += kUnitThreads) {
@@ -198,7 +249,7 @@ void launch_pointwise_gradients(Stream& stream, const UnitsBackward& all, float*
   if (!wanted) return;
   const int cin = all.inputs[0].x.c;
   with_columns(std::max(cin, all.y.c), [&](auto columns) {
-    using Tile = GradientTile<columns()>;
+    using Tile = GradientTile<columns(), false>;  // of the same size with TF32
     const auto groups = [](int channels) { return unsigned((channels + Tile::kWidth - 1) / Tile::kWidth); };
     const dim3 tile(1, groups(cin) * groups(all.y.c), unsigned(all.size()));
     const int64_t size = int64_t{cin} * all.y.c, tiles = (all.y.pixels() + Tile::kSize - 1) / Tile::kSize,
@@ -206,8 +257,10 @@ void launch_pointwise_gradients(Stream& stream, const UnitsBackward& all, float*
     CHECK(most >= 1, "separable_conv_backward: d_pointwise of ", size, " numbers is too large");
     const int64_t pieces = std::min({tiles, most, std::max<int64_t>(1, 6 * kFull / (tile.y * tile.z))});
     with_quads(quads, bool(batch.at[0].unit.norm), [&](auto pack, auto norm) {
-      launch(pointwise_gradient_kernel<pack(), columns(), norm()>, dim3(unsigned(pieces), tile.y, tile.z),
-             kUnitThreads, 0, stream, batch, all.y, scratch);
+      with_precision<pack(), columns()>([&](auto tf32) {
+        launch(pointwise_gradient_kernel<pack(), columns(), norm(), tf32()>,
+               dim3(unsigned(pieces), tile.y, tile.z), kUnitThreads, 0, stream, batch, all.y, scratch);
+      });
     });
     for (int u = 0; u < all.size(); ++u)
       if (const SeparableConvGradient<float>& g = all.gradients[size_t(u)]; g.d_pointwise)

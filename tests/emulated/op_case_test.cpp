@@ -1,6 +1,7 @@
 // op_case_test.cpp -- every op's cases: cpu against cuda in three thread orders, |a - b| <= 1e-6 + 1e-5
-// sqrt(reduction) max(|b|, rms of the tensor); the same bits in every order; a replay of the recorded run,
-// under new inputs, equal to the eager run. And that every op has a case and a gradient check.
+// sqrt(reduction) max(|b|, rms of the tensor), with TF32 5e-3 max(...) in its place; the same bits
+// in every order; a replay of the recorded run, under new inputs, equal to the eager run. And that every op
+// has a case and a gradient check.
 #include "tests/support/op_case.h"
 
 #include <gtest/gtest.h>
@@ -12,6 +13,7 @@
 #include <sstream>
 
 #include "kernels/core/graph.h"
+#include "kernels/core/precision.h"
 #ifdef LANAS_EMULATE
 #include "kernels/core/simt.h"
 #endif
@@ -38,7 +40,17 @@ double rms(const std::vector<double>& values) {
   return std::sqrt(sum / double(values.size()));
 }
 
-void expect_close(const Results& found, const Results& expected, double reduction) {
+// Operands are rounded by up to 2^-11: a sum of products is off by some 4e-4 of its size, the worst of half a
+// million sums of 8 by ten times as much.
+constexpr double kTf32Tolerance = 5e-3;
+
+// TF32 as a case wants it, while this lives.
+struct ScopedTf32 {
+  explicit ScopedTf32(bool on) { set_tf32(on); }
+  ~ScopedTf32() { set_tf32(false); }
+};
+
+void expect_close(const Results& found, const Results& expected, double relative) {
   ASSERT_EQ(found.size(), expected.size());
   for (size_t i = 0; i < found.size(); ++i) {
     const std::vector<double>&a = found[i].values, &b = expected[i].values;
@@ -46,7 +58,7 @@ void expect_close(const Results& found, const Results& expected, double reductio
     const double level = rms(b);
     int bad = 0;
     for (size_t k = 0; k < a.size(); ++k) {
-      const double limit = 1e-6 + 1e-5 * std::sqrt(reduction) * std::max(std::abs(b[k]), level);
+      const double limit = 1e-6 + relative * std::max(std::abs(b[k]), level);
       if (std::abs(a[k] - b[k]) <= limit) continue;  // NaN is not
       if (++bad <= 3)
         ADD_FAILURE() << found[i].name << "[" << k << "]: " << a[k] << ", expected " << b[k] << " +- "
@@ -78,6 +90,7 @@ class OpCaseTest : public testing::TestWithParam<OpCase> {};
 
 TEST_P(OpCaseTest, CudaEqualsCpuInThreeThreadOrders) {
   const OpCase& one = GetParam();
+  const ScopedTf32 precision(one.tf32);
   for (const bool add : {false, true}) {
     SCOPED_TRACE(add ? "adding to gradients" : "overwriting gradients");
     const Results expected = run_case(one, Device::cpu, add, 0);
@@ -89,7 +102,7 @@ TEST_P(OpCaseTest, CudaEqualsCpuInThreeThreadOrders) {
       if (one.same_bits)
         expect_same_bits(found, expected);
       else
-        expect_close(found, expected, one.reduction);
+        expect_close(found, expected, one.tf32 ? kTf32Tolerance : 1e-5 * std::sqrt(one.reduction));
       if (first.empty()) first = found;
       expect_same_bits(found, first);
     }
@@ -98,6 +111,7 @@ TEST_P(OpCaseTest, CudaEqualsCpuInThreeThreadOrders) {
 
 TEST_P(OpCaseTest, ReplayEqualsEager) {
   const OpCase& one = GetParam();
+  const ScopedTf32 precision(one.tf32);
   const Results expected = run_case(one, Device::cuda, false, 1);
   Stream stream(Device::cuda, 1);
   CaseBuilder builder(Device::cuda, false);
@@ -111,6 +125,18 @@ TEST_P(OpCaseTest, ReplayEqualsEager) {
   builder.reset(stream, 1);
   graph.replay(stream);
   expect_same_bits(builder.results(stream), expected);
+}
+
+TEST(OpCaseList, Tf32IsTaken) {
+  for (const OpCase& one : all_op_cases()) {
+    if (!one.tf32) continue;
+    const Results without = run_case(one, Device::cuda, false, 0);
+    const ScopedTf32 precision(true);
+    const Results with = run_case(one, Device::cuda, false, 0);
+    for (size_t i = 0; i < with.size(); ++i)
+      if (with[i].name.starts_with("output"))
+        EXPECT_NE(with[i].values, without[i].values) << one.op << " " << one.name << ": " << with[i].name;
+  }
 }
 
 std::string test_name(const testing::TestParamInfo<OpCase>& info) {

@@ -86,6 +86,22 @@ OpCase skips_case(Shape x) {
           }};
 }
 
+// With TF32, as many units of one input: the products of a tile on the tensor cores. Dense ones, for their
+// tiles are large where there are many.
+OpCase tf32_case(Case t, int each = 1) {
+  OpCase one{join("TF32 ", each, " units ", name(t)), reduction(t), [=](CaseBuilder& b) {
+               const Var x = b.input(t.x, 1, 0.2f);
+               Norm norm;
+               if (t.norm) norm = batch_statistics(b.tape, x, running_moments(b, t.x.c));
+               std::vector<SeparableUnit> units;
+               for (int u = 0; u < each; ++u)
+                 units.push_back({{x, norm}, unit(b, t), running_moments(b, t.cout)});
+               for (const Normalised& y : separable_convs(b.tape, units)) b.output(y.x);
+             }};
+  one.tf32 = true;
+  return one;
+}
+
 // Through the statistics of the result as well: what follows normalises by them.
 OpCase chain_case(Case t) {
   return {join("chain ", name(t)), 4 * reduction(t), [=](CaseBuilder& b) {
@@ -189,6 +205,12 @@ const OpCases separable_cases(
                        edge_case({{2, 6, 5, 16}, 16, 5, 2, 1, false, false, 0, 64}),
                        edge_case({{1, 7, 5, 3}, 3, 3, 1, 2, false, false, 0, 0}),
                        edge_case({{1, 5, 5, 36}, 36, 3, 1, 1, false, false, 0, 40}),
+                       tf32_case({{1, 6, 6, 12}, 16, 3, 1, 1, false, false, 0, 0}),
+                       tf32_case({{2, 8, 5, 16}, 16, 5, 1, 2, true, false, 0, 0}),
+                       tf32_case({{1, 5, 7, 36}, 24, 3, 1, 1, true, false, 0, 0}),
+                       tf32_case({{2, 6, 6, 64}, 72, 3, 2, 1, false, false, 0, 0}),
+                       tf32_case({{2, 30, 30, 16}, 16, 1, 1, 1, false, false, 0, 0}, 20),
+                       tf32_case({{1, 21, 21, 8}, 64, 1, 1, 1, false, false, 0, 0}, 20),
                        skips_case({2, 8, 6, 8}),
                        skips_case({1, 4, 6, 6}),
                        node_case(4, 2),

@@ -108,6 +108,7 @@ struct OpCase {
   double reduction = 1;  // the longest sum behind a result: tolerance grows with its root
   std::function<void(CaseBuilder&)> build;
   bool same_bits = false;  // cpu and cuda agree to the last bit
+  bool tf32 = false;       // on cuda with TF32: close to the cpu, and not what fp32 gives
   std::string op = {};     // the header's name; set by OpCases
 };
 
