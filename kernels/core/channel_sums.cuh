@@ -89,36 +89,48 @@ __device__ __forceinline__ void sum_channels(float* partial, int64_t pixels, int
   write_channel_sums<kPack, kSums>(partial + int64_t{blockIdx.x} * kSums * c, sums, columns, first, c);
 }
 
-// The sum of all threads of this thread's column, in a block of kSumThreads threads in kAddColumns columns;
-// the result is defined in threads below kAddColumns. All threads call it.
-__device__ __forceinline__ double add_rows(double value) {
+// values[k] becomes its sum over all threads of this thread's column, in a block of kSumThreads threads in
+// kAddColumns columns; the result is defined in threads below kAddColumns. All threads call it. Two barriers,
+// whatever kCount.
+template <int kCount>
+__device__ __forceinline__ void add_rows(double (&values)[kCount]) {
   constexpr int kAddTag = 0x5e03, kWarps = int(kSumThreads) / 32;
-  double* shared = static_shared<double, kWarps * kAddColumns, kAddTag>();  // [warp][column]
-  const int lane = int(threadIdx.x) % 32;
+  double* shared = static_shared<double, kCount * kWarps * kAddColumns, kAddTag>();  // [k][warp][column]
+  const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
   __syncthreads();  // the readers of an earlier call are done
 #pragma unroll
-  for (int lanes = 16; lanes >= kAddColumns; lanes /= 2) value += __shfl_xor_sync(kFullWarp, value, lanes);
-  if (lane < kAddColumns) shared[int(threadIdx.x) / 32 * kAddColumns + lane] = value;
-  __syncthreads();
-  double sum = 0;
+  for (int k = 0; k < kCount; ++k) {
 #pragma unroll
-  for (int warp = 0; warp < kWarps; ++warp) sum += shared[warp * kAddColumns + lane % kAddColumns];
-  return sum;
+    for (int lanes = 16; lanes >= kAddColumns; lanes /= 2)
+      values[k] += __shfl_xor_sync(kFullWarp, values[k], lanes);
+    if (lane < kAddColumns) shared[(k * kWarps + warp) * kAddColumns + lane] = values[k];
+  }
+  __syncthreads();
+#pragma unroll
+  for (int k = 0; k < kCount; ++k) {
+    values[k] = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) values[k] += shared[(k * kWarps + w) * kAddColumns + lane % kAddColumns];
+  }
 }
 
-// The second kernel, of kSumThreads threads in kAddColumns columns: the sum over the pieces of
-// partial[piece * row_floats + i], where i is this thread's column (the same for all its rows) and below
-// row_floats if `inside`. The result is defined in threads below kAddColumns. All threads call it.
-__device__ __forceinline__ double add_pieces(const float* partial, int pieces, int64_t row_floats, int64_t i,
-                                             bool inside) {
+// The second kernel, of kSumThreads threads in kAddColumns columns: sums[k] is the sum over the pieces of
+// partial[piece * row_floats + first + k * step], where first is this thread's column (the same for all its
+// rows) and below row_floats if `inside`. The result is defined in threads below kAddColumns. All threads
+// call it.
+template <int kCount>
+__device__ __forceinline__ void add_pieces(double (&sums)[kCount], const float* partial, int pieces,
+                                           int64_t row_floats, int64_t first, int64_t step, bool inside) {
   constexpr int kRows = int(kSumThreads) / kAddColumns;
-  double sum = 0;
+#pragma unroll
+  for (int k = 0; k < kCount; ++k) sums[k] = 0;
   if (inside) {
 #pragma unroll 4
     for (int piece = int(threadIdx.x) / kAddColumns; piece < pieces; piece += kRows)
-      sum += double(partial[piece * row_floats + i]);
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) sums[k] += double(partial[piece * row_floats + first + k * step]);
   }
-  return add_rows(sum);
+  add_rows(sums);
 }
 
 // The channel of this thread in the second kernel, in blocks of kAddColumns channels, and its grid.

@@ -3,6 +3,8 @@
 // coefficients of dx = a dy + b x + k, and the pass that writes dx.
 #pragma once
 
+#include <cmath>
+
 #include "kernels/core/channel_sums.cuh"
 #include "kernels/ops/batch_norm.h"
 
@@ -15,11 +17,14 @@ __device__ __forceinline__ void finish_norm_gradient(float* coefficients, const 
                                                      const float* partial, int pieces, int channels,
                                                      const NormView<float>& norm, double pixels) {
   const int c = added_channel();
-  const double sum = add_pieces(partial, pieces, 2 * channels, c, c < channels),
-               product = add_pieces(partial, pieces, 2 * channels, channels + c, c < channels);
-  if (threadIdx.x >= kAddColumns || c >= channels) return;
-  const double s = double(norm.inv_std[c]), a = s * (norm.gamma ? double(norm.gamma[c]) : 1.0),
-               b = -a * s * s * product / pixels;
+  const bool inside = c < channels;  // what does not wait for the sums comes first
+  const double share = 1 / pixels, s = inside ? double(norm.inv_std[c]) : 0.0,
+               mean = inside ? double(norm.mean[c]) : 0.0,
+               a = s * (inside && norm.gamma ? double(norm.gamma[c]) : 1.0);
+  double sums[2];
+  add_pieces(sums, partial, pieces, 2 * channels, c, channels, inside);
+  if (threadIdx.x >= kAddColumns || !inside) return;
+  const double sum = sums[0], product = sums[1], b = -a * s * s * product * share;
   if (gradient.dgamma)
     gradient.dgamma[c] =
         float(product * s) + (gradient.beta_dgamma == 0 ? 0 : gradient.beta_dgamma * gradient.dgamma[c]);
@@ -27,7 +32,16 @@ __device__ __forceinline__ void finish_norm_gradient(float* coefficients, const 
     gradient.dbeta[c] = float(sum) + (gradient.beta_dbeta == 0 ? 0 : gradient.beta_dbeta * gradient.dbeta[c]);
   coefficients[c] = float(a);
   coefficients[channels + c] = float(b);
-  coefficients[2 * channels + c] = float(-a * sum / pixels - b * double(norm.mean[c]));
+  coefficients[2 * channels + c] = float(-a * sum * share - b * mean);
+}
+
+// 1 / sqrt(v), in one step on a real device.
+__device__ __forceinline__ double inverse_root(double v) {
+#ifdef __CUDA_ARCH__
+  return rsqrt(v);
+#else
+  return 1 / std::sqrt(v);
+#endif
 }
 
 // Moves the running moments of channel c towards the batch's; null: none are kept. var is biased.
@@ -63,12 +77,14 @@ __device__ __forceinline__ void finish_statistics(float* mean, float* inv_std, c
                                                   const Tensor& x, double count, float eps,
                                                   float* running_mean, float* running_var) {
   const int c = added_channel();
-  const double offset = add_pieces(partial, pieces, row_floats, first + c, c < x.c) / count,
-               square = add_pieces(partial, pieces, row_floats, first + x.c + c, c < x.c) / count;
-  if (threadIdx.x >= kAddColumns || c >= x.c) return;
-  const double sample = double(sample_mean<1>(x, c).v[0]), var = fmax(square - offset * offset, 0.0);
+  const bool inside = c < x.c;  // what does not wait for the sums comes first
+  const double share = 1 / count, sample = inside ? double(sample_mean<1>(x, c).v[0]) : 0.0;
+  double sums[2];
+  add_pieces(sums, partial, pieces, row_floats, first + c, x.c, inside);
+  if (threadIdx.x >= kAddColumns || !inside) return;
+  const double offset = sums[0] * share, var = fmax(sums[1] * share - offset * offset, 0.0);
   mean[c] = float(sample + offset);
-  inv_std[c] = float(1 / sqrt(var + double(eps)));
+  inv_std[c] = float(inverse_root(var + double(eps)));
   move_running(running_mean, running_var, c, sample + offset, var, count);
 }
 

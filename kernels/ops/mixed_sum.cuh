@@ -135,22 +135,23 @@ __device__ __forceinline__ double finish_term(const Finish& f, const Terms& term
   const auto& term = terms.at[k];
   const int64_t row_floats = int64_t{kTogether + 1} * f.channels;
   const float* partial = f.partial + int64_t{k / kTogether} * f.pieces * row_floats;
+  const double share = 1 / f.pixels;
   double weight_sum = 0;
   for (int first = 0; first < f.channels; first += kAddColumns) {
     const int c = first + int(threadIdx.x) % kAddColumns;
-    const bool inside = c < f.channels;
-    const double product =
-        add_pieces(partial, f.pieces, row_floats, int64_t{k % kTogether} * f.channels + c, inside);
-    const double total =
-        add_pieces(partial, f.pieces, row_floats, int64_t{kTogether} * f.channels + c, inside);
+    const bool inside = c < f.channels, norm = inside && term.mean;
+    const double s = norm ? double(term.inv_std[c]) : 1.0, mean = norm ? double(term.mean[c]) : 0.0,
+                 a = double(f.weights[term.weight]) * s;  // what does not wait for the sums comes first
+    double sums[2];                                       // of dy (x - mean), of dy
+    add_pieces(sums, partial, f.pieces, row_floats, int64_t{k % kTogether} * f.channels + c,
+               int64_t{kTogether - k % kTogether} * f.channels, inside);
     if (threadIdx.x >= unsigned(kAddColumns) || !inside) continue;  // the barriers are all in add_pieces
-    const double s = term.mean ? double(term.inv_std[c]) : 1.0, a = double(f.weights[term.weight]) * s;
-    weight_sum += product * s;
-    const double b = term.mean ? -a * s * s * product / f.pixels : 0.0;
+    weight_sum += sums[0] * s;
+    const double b = norm ? -a * s * s * sums[0] * share : 0.0;
     float* to = (term.factors ? term.factors : f.coefficients + int64_t{k} * 3 * f.channels) + c;
     to[0] = float(a);
     to[f.channels] = float(b);
-    to[2 * f.channels] = term.mean ? float(-a * total / f.pixels - b * double(term.mean[c])) : 0.0f;
+    to[2 * f.channels] = norm ? float(-a * sums[1] * share - b * mean) : 0.0f;
   }
   return block_sum(weight_sum);
 }

@@ -240,7 +240,7 @@ __global__ void unit_statistics_kernel(const __grid_constant__ UnitBatch<UnitSta
                                        int pixels, float eps) {
   const UnitStatistics& to = batch.at[blockIdx.z];
   const int c = added_channel();
-  double sum = 0, squares = 0;
+  double sums[2] = {};  // of y, of its squares
   if (c < channels) {
     const float* row = partial + int64_t{blockIdx.z} * tiles * 3 * channels + c;
 #pragma unroll 4
@@ -248,16 +248,16 @@ __global__ void unit_statistics_kernel(const __grid_constant__ UnitBatch<UnitSta
       const float* at = row + int64_t{t} * 3 * channels;
       const double a = double(at[0]), b = double(at[channels]), s = double(at[2 * channels]),
                    count = double(min(tile_pixels, pixels - t * tile_pixels));
-      sum += a + count * s;
-      squares += b + s * (2 * a + count * s);
+      sums[0] += a + count * s;
+      sums[1] += b + s * (2 * a + count * s);
     }
   }
-  sum = add_rows(sum);
-  squares = add_rows(squares);
+  const double share = 1.0 / pixels;
+  add_rows(sums);
   if (threadIdx.x >= unsigned(kAddColumns) || c >= channels) return;
-  const double mean = sum / pixels, var = fmax(squares / pixels - mean * mean, 0.0);
+  const double mean = sums[0] * share, var = fmax(sums[1] * share - mean * mean, 0.0);
   to.mean[c] = float(mean);
-  to.inv_std[c] = float(1 / sqrt(var + double(eps)));
+  to.inv_std[c] = float(inverse_root(var + double(eps)));
   move_running(to.running_mean, to.running_var, c, mean, var, pixels);
 }
 

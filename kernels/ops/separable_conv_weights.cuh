@@ -218,9 +218,10 @@ template <int kWhich = 0>
 __global__ void add_gradients_kernel(const __grid_constant__ Additions batch) {
   const Addition& add = batch.at[blockIdx.y];
   const int i = added_channel();
-  const double sum = add_pieces(add.partial, add.pieces, add.row_floats, add.source(i), i < add.count);
+  double sums[1];
+  add_pieces(sums, add.partial, add.pieces, add.row_floats, add.source(i), 0, i < add.count);
   if (threadIdx.x < unsigned(kAddColumns) && i < add.count)
-    add.to[i] = float(add.beta == 0 ? sum : sum + double(add.beta) * double(add.to[i]));
+    add.to[i] = float(add.beta == 0 ? sums[0] : sums[0] + double(add.beta) * double(add.to[i]));
 }
 
 // One launch's units on the host.
