@@ -32,15 +32,16 @@ struct Destination {
   int64_t step;
 };
 
-// One unit's forward: y = product + bias + beta y.
+// One unit's forward: y = product + bias + beta y. kNorm: what units in packs of 4 have; any other has true.
 template <bool kNorm>
 struct UnitForward {
   Unit unit;
   Tensor y;
   const float* bias;  // or null
   float beta;
-  bool vector_store;                 // y takes packs of 4
-  static constexpr int kBlocks = 2;  // at once on a multiprocessor, for which registers must suffice
+  bool vector_store;                       // y takes packs of 4
+  static constexpr int kBlocks = 2;        // at once on a multiprocessor, for which registers must suffice
+  static constexpr bool kSingles = kNorm;  // packs of 1 are asked for too
 
   template <int kPack, class Tile>
   __device__ __forceinline__ void stage(float* to, const Shape& shape, unsigned begin, int first) const {
@@ -63,6 +64,7 @@ struct UnitProduct {
   Tensor y;
   bool vector_store;
   static constexpr int kBlocks = 4;
+  static constexpr bool kSingles = true;
   static constexpr const float* bias = nullptr;
   static constexpr float beta = 0;
 
@@ -289,7 +291,7 @@ void launch_products(Stream& stream, const UnitBatch<Work>& batch, int units, Sh
     float* partial = statistics ? static_cast<float*>(stream_scratch(stream, bytes)) : nullptr;
     const dim3 grid(unsigned(tiles), unsigned((y.c + Tile::kChannels - 1) / Tile::kChannels),
                     unsigned(units));
-    with_quads(quads, [&](auto pack) {
+    with_quads<Work::kSingles>(quads, [&](auto pack) {
       with_precision<pack(), columns()>([&](auto tf32) {
         launch(unit_product_kernel<pack(), columns(), pixels(), Work, tf32()>, grid, kUnitThreads, 0, stream,
                batch, y, cin, partial);

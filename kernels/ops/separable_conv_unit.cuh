@@ -354,13 +354,12 @@ inline bool takes_quads(const GradientView<float>& dy) {
   return pack_width(dy.g, dy.v, dy.factors ? row_view(dy.factors, dy.g.c) : Tensor{}) == 4;
 }
 
-// use(pack) for packs of 4 channels or single ones.
-template <class Use>
+// use(pack) for packs of 4 channels or, with kSingles, single ones.
+template <bool kSingles = true, class Use>
 void with_quads(bool quads, Use use) {
-  if (quads)
-    use(std::integral_constant<int, 4>());
-  else
-    use(std::integral_constant<int, 1>());
+  if constexpr (kSingles)
+    if (!quads) return use(std::integral_constant<int, 1>());
+  use(std::integral_constant<int, 4>());
 }
 // use(pack, norm): whether units with strips, which take packs of 4, have a norm.
 template <class Use>
