@@ -133,9 +133,10 @@ TEST(OpCaseList, Tf32IsTaken) {
     const Results without = run_case(one, Device::cuda, false, 0);
     const ScopedTf32 precision(true);
     const Results with = run_case(one, Device::cuda, false, 0);
-    for (size_t i = 0; i < with.size(); ++i)
-      if (with[i].name.starts_with("output"))
-        EXPECT_NE(with[i].values, without[i].values) << one.op << " " << one.name << ": " << with[i].name;
+    for (size_t i = 0; i < with.size(); ++i) {
+      if (!with[i].name.starts_with("output")) continue;
+      EXPECT_NE(with[i].values, without[i].values) << one.op << " " << one.name << ": " << with[i].name;
+    }
   }
 }
 

@@ -82,7 +82,7 @@ void expect_resumes(const SearchConfig& config) {
   EXPECT_EQ(resumed.history.back().train_loss, whole.history.back().train_loss);
 }
 
-TEST(Search, LearnsLambdaForATarget) {
+TEST(SearchSlow, LearnsLambdaForATarget) {
   SearchConfig config = tiny();
   config.epochs = 12;
   const SearchResult free = run(config);
