@@ -66,6 +66,17 @@ __device__ __forceinline__ void warp_products(float (&c)[kDown * kAcross][4], co
   }
 }
 
+// use(row, column, value) for what this lane has of them.
+template <int kAcross, int kCount, class Use>
+__device__ __forceinline__ void for_products(const float (&c)[kCount][4], const Use& use) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i)
+#pragma unroll
+    for (int k = 0; k < 4; ++k)
+      use(i / kAcross * kProductRows + product_row(k), i % kAcross * kProductColumns + product_column(k),
+          c[i][k]);
+}
+
 // One of them.
 template <bool kTf32, class A, class B>
 __device__ __forceinline__ void warp_product(float (&c)[4], const A& a, const B& b) {

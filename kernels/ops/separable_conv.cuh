@@ -112,31 +112,26 @@ struct WarpProducts {
   static constexpr int kSquare = kPixels == 4 ? 2 : 1, kRows = kSquare * kProductRows,
                        kColumns = kSquare * kProductColumns, kDown = Tile::kSize / kRows;
 
-  // The first pixel and the first channel of product i.
-  __device__ __forceinline__ static int row(int i) {
-    return int(threadIdx.x) / 32 % kDown * kRows + i / kSquare * kProductRows;
-  }
-  __device__ __forceinline__ static int column(int i) {
-    return int(threadIdx.x) / 32 / kDown * kColumns + i % kSquare * kProductColumns;
-  }
+  // The first pixel and the first channel of a warp.
+  __device__ __forceinline__ static int row() { return int(threadIdx.x) / 32 % kDown * kRows; }
+  __device__ __forceinline__ static int column() { return int(threadIdx.x) / 32 / kDown * kColumns; }
   // sums += staged [pixels][chunk] weights [channels][chunk]^T.
   __device__ __forceinline__ static void add(float (&sums)[kPixels][4], const float* staged,
                                              const float* weights, int chunk) {
-    const int first_row = row(0), first_column = column(0);
+    const int first = row();
+    weights += column() * Tile::kWeightPitch;
     for (int c = 0; c < chunk; c += kProductDepth)
       warp_products<true, kSquare, kSquare>(
-          sums, [&](int m, int k) { return staged[Tile::at(first_row + m) + c + k]; },
-          [&](int n, int k) { return weights[(first_column + n) * Tile::kWeightPitch + c + k]; });
+          sums, [&](int m, int k) { return staged[Tile::at(first + m) + c + k]; },
+          [&](int n, int k) { return weights[n * Tile::kWeightPitch + c + k]; });
   }
   // From the lanes of the products, through the tile, to threads of 4 channels of kPixels pixels.
   __device__ __forceinline__ static void share(float (&sums)[kPixels][4], float* staged, int first_pixel,
                                                int first_channel) {
+    const int first_row = row(), first_column = column();
     __syncthreads();  // the tile's readers are done
-#pragma unroll
-    for (int i = 0; i < kPixels; ++i)
-#pragma unroll
-      for (int k = 0; k < 4; ++k)
-        staged[Tile::at(row(i) + product_row(k)) + column(i) + product_column(k)] = sums[i][k];
+    for_products<kSquare>(
+        sums, [&](int m, int n, float value) { staged[Tile::at(first_row + m) + first_column + n] = value; });
     __syncthreads();
 #pragma unroll
     for (int p = 0; p < kPixels; ++p) {

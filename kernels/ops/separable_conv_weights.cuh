@@ -88,12 +88,7 @@ struct WarpGradients {
   __device__ __forceinline__ void write(float* sums) const {
     const int warp = int(threadIdx.x) / 32;
     sums += (warp / kGroups * Tile::kWidth + row(warp)) * Tile::kWidth + column(warp);
-#pragma unroll
-    for (int i = 0; i < kDown * kAcross; ++i)
-#pragma unroll
-      for (int k = 0; k < 4; ++k)
-        sums[(i / kAcross * kProductRows + product_row(k)) * Tile::kWidth + i % kAcross * kProductColumns +
-             product_column(k)] = product[i][k];
+    for_products<kAcross>(product, [&](int j, int c, float value) { sums[j * Tile::kWidth + c] = value; });
   }
 };
 
