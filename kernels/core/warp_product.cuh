@@ -43,7 +43,8 @@ __device__ __forceinline__ void warp_products(float (&c)[kDown * kAcross][4], co
       columns[i / 2][i % 2] = operand(b(i / 2 * kProductColumns + g, t + i % 2 * 4));
 #pragma unroll
     for (int i = 0; i < kDown * kAcross; ++i)
-      asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      asm volatile(  // no lane may be elsewhere
+          "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
           "{%0,%1,%2,%3};"
           : "+f"(c[i][0]), "+f"(c[i][1]), "+f"(c[i][2]), "+f"(c[i][3])
           : "r"(rows[i / kAcross][0]), "r"(rows[i / kAcross][1]), "r"(rows[i / kAcross][2]),
