@@ -1,8 +1,8 @@
 // separable_conv.cuh -- forward of up to kMostUnits units of one output shape in one launch. A block makes a
 // tile of output pixels for up to 64 output channels of one unit: it puts the depthwise result, computed from
 // x as it is read, into shared memory and multiplies it by the pointwise weights, 4 channels of several
-// pixels per thread in registers. The tile's sums about one of its values go to partial statistics. The same
-// kernel with transposed weights makes dd = dy p.
+// pixels per thread in registers or, with TF32, on the tensor cores. The tile's sums about one of its values
+// go to partial statistics. The same kernel with transposed weights makes dd = dy p.
 #pragma once
 
 #include <vector>
@@ -15,6 +15,8 @@ namespace {
 
 // The 4 kColumns output channels of a block's tile: threads stand [rows][kColumns], each has 4 channels of
 // the kPerThread pixels from kPerThread row on. As many input channels are staged at a time.
+// With TF32 pixels lie 4 or 20 banks apart, so that the 8 pixels x 4 channels of an operand meet no bank
+// twice, and channels are summed in eights.
 template <int kColumns, int kPerThread, bool kTf32>
 struct UnitTile
     : std::conditional_t<kTf32, StagedTile<kUnitThreads / kColumns * kPerThread, 4 * kColumns, 4, 0, 8>,

@@ -15,6 +15,8 @@ struct PointwiseGradient {
 };
 
 // A block's tile of dp: threads stand [slice of the pixels][kColumns quads of cin][kColumns quads of cout].
+// With TF32 pixels lie 8 or 24 banks apart, for operands of 4 pixels x 8 channels, in products of 16
+// channels.
 template <int kColumns, bool kTf32>
 struct GradientTile
     : std::conditional_t<kTf32, StagedTile<4 * kUnitThreads / kColumns, 4 * kColumns, 8, 0, 16>,
