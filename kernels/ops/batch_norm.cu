@@ -235,7 +235,7 @@ __global__ void running_statistics_kernel(float* mean, float* inv_std, const flo
                                           const float* running_var, int c, float eps) {
   for (const int64_t j : grid_stride(c)) {
     mean[j] = running_mean[j];
-    inv_std[j] = float(1 / sqrt(double(running_var[j]) + double(eps)));
+    inv_std[j] = float(rsqrt(double(running_var[j]) + double(eps)));
   }
 }
 

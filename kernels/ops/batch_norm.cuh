@@ -3,8 +3,6 @@
 // coefficients of dx = a dy + b x + k, and the pass that writes dx.
 #pragma once
 
-#include <cmath>
-
 #include "kernels/core/channel_sums.cuh"
 #include "kernels/ops/batch_norm.h"
 
@@ -33,15 +31,6 @@ __device__ __forceinline__ void finish_norm_gradient(float* coefficients, const 
   coefficients[c] = float(a);
   coefficients[channels + c] = float(b);
   coefficients[2 * channels + c] = float(-a * sum * share - b * mean);
-}
-
-// 1 / sqrt(v), in one step on a real device.
-__device__ __forceinline__ double inverse_root(double v) {
-#ifdef __CUDA_ARCH__
-  return rsqrt(v);
-#else
-  return 1 / std::sqrt(v);
-#endif
 }
 
 // Moves the running moments of channel c towards the batch's; null: none are kept. var is biased.
@@ -84,7 +73,7 @@ __device__ __forceinline__ void finish_statistics(float* mean, float* inv_std, c
   if (threadIdx.x >= kAddColumns || !inside) return;
   const double offset = sums[0] * share, var = fmax(sums[1] * share - offset * offset, 0.0);
   mean[c] = float(sample + offset);
-  inv_std[c] = float(inverse_root(var + double(eps)));
+  inv_std[c] = float(rsqrt(var + double(eps)));
   move_running(running_mean, running_var, c, sample + offset, var, count);
 }
 

@@ -256,7 +256,7 @@ __global__ void unit_statistics_kernel(const __grid_constant__ UnitBatch<UnitSta
   if (threadIdx.x >= unsigned(kAddColumns) || c >= channels) return;
   const double mean = sums[0] * share, var = fmax(sums[1] * share - mean * mean, 0.0);
   to.mean[c] = float(mean);
-  to.inv_std[c] = float(inverse_root(var + double(eps)));
+  to.inv_std[c] = float(rsqrt(var + double(eps)));
   move_running(to.running_mean, to.running_var, c, mean, var, pixels);
 }
 
