@@ -128,13 +128,16 @@ constexpr int kChannelMultiple = 4;
 template <int N>
 using Count = std::integral_constant<int, N>;
 
-// Calls block(lanes, vectors, j) with integral constants over [0, width) in blocks of up to `most` vectors.
+// Calls block(lanes, vectors, j) with integral constants over [0, width) in blocks of up to `most` vectors: of
+// two, of three what they would leave one of, and with vectors of 8 all that threes divide.
 template <int W, class Block>
 LANAS_INLINE void for_blocks(int width, int most, Block&& block) {
   constexpr Count<W> lanes;
   int j = 0;
   while (width - j >= W) {
-    const int left = (width - j) / W, vectors = left == 1 ? 1 : left == 3 ? std::min(most, 3) : 2;
+    const int left = (width - j) / W;
+    const bool threes = left == 3 || (W == 8 && left % 3 == 0);
+    const int vectors = left == 1 ? 1 : threes ? std::min(most, 3) : 2;
     if (vectors == 1) block(lanes, Count<1>(), j);
     if (vectors == 2) block(lanes, Count<2>(), j);
     if (vectors == 3) block(lanes, Count<3>(), j);
