@@ -5,13 +5,14 @@
 #include <cstdio>
 
 #include "bench/common.h"
+#include "nas/command_line.h"
 #include "nas/interrupt.h"
 
 namespace lanas::bench {
 namespace {
 
-int run(int argc, char** argv) {
-  CLI::App app{"LaNAS: measures, explains and predicts latency."};
+void run(int argc, char** argv) {
+  CLI::App app{"LaNAS: measures, explains and predicts latency.", "bench_latency"};
   app.require_subcommand(1);
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   add_sample(app);
@@ -21,12 +22,7 @@ int run(int argc, char** argv) {
   add_step(app);
   add_transfer(app);
   add_kernels(app);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
-  }
-  return 0;
+  parse_words(app, {argv + 1, argv + argc});
 }
 
 }  // namespace
@@ -35,7 +31,8 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   lanas::catch_stop_signals();
   try {
-    return lanas::bench::run(argc, argv);
+    lanas::bench::run(argc, argv);
+    return 0;
   } catch (const lanas::Interrupted& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 130;

@@ -85,8 +85,8 @@ struct TransferCommand {
     parts.source.assign(
         split.train.rbegin(),
         split.train.rbegin() + std::min<std::ptrdiff_t>(source_train, std::ssize(split.train)));
-    CHECK(options.samples.back() <= int(parts.candidates.size()), "--samples: ", options.samples.back(),
-          " of ", parts.candidates.size(), " rows to choose from");
+    CHECK(options.samples.back() <= int(parts.candidates.size()), "--samples: expected at most ",
+          parts.candidates.size(), ", the rows to choose from, found ", options.samples.back());
     return parts;
   }
 

@@ -1,6 +1,9 @@
 #include "nas/command_line.h"
 
+#include <CLI/CLI.hpp>
+#include <algorithm>
 #include <fstream>
+#include <numeric>
 #include <sstream>
 
 #include "kernels/core/check.h"
@@ -71,7 +74,73 @@ std::vector<std::string> read_config(const std::string& path, const std::string&
   return words;
 }
 
+// Letters to insert, delete or replace until a is b.
+size_t edit_distance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i + 1;
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t replaced = diagonal + (a[i] != b[j]);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({replaced, row[j] + 1, row[j + 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+// The options of a command that hold this name or are a letter or two away from it: " (did you mean ...?)".
+std::string suggestion(const CLI::App& command, const std::string& name) {
+  std::string like;
+  for (const CLI::Option* option : command.get_options())
+    for (const std::string& known : option->get_lnames())
+      if (known.find(name) != known.npos ||
+          edit_distance(known, name) <= std::min<size_t>(2, name.size() / 3))
+        like += (like.empty() ? " (did you mean --" : ", --") + known;
+  return like.empty() ? "" : like + "?)";
+}
+
+// The first word that no option took.
+std::string extra_word(const CLI::App& app) {
+  const std::vector<CLI::App*> commands = app.get_subcommands();
+  const CLI::App& command = commands.empty() ? app : *commands.back();
+  const std::vector<std::string> words = app.remaining(true);
+  const auto option = std::find_if(words.begin(), words.end(), [](auto& w) { return w.starts_with("--"); });
+  if (option == words.end()) return join(command.get_name(), ": unexpected '", words.front(), "'");
+  const std::string name = option->substr(2, option->find('=') - 2);
+  return join(command.get_name(), ": unknown option --", name, suggestion(command, name));
+}
+
+std::string subcommands(const CLI::App& app) {
+  std::string names;
+  const std::vector<const CLI::App*> all = app.get_subcommands([](const CLI::App*) { return true; });
+  for (size_t i = 0; i < all.size(); ++i)
+    names += (i == 0 ? "" : i + 1 == all.size() ? " or " : ", ") + all[i]->get_name();
+  return names;
+}
+
+std::string parse_complaint(const CLI::App& app, const CLI::ParseError& error) {
+  const std::string what = error.what(), failed = "Could not convert: ";
+  if (what.starts_with(failed)) return what.substr(failed.size()) + ": expected a number";
+  if (error.get_exit_code() == int(CLI::ExitCodes::RequiredError) && app.get_subcommands().empty())
+    return join("expected ", subcommands(app), " first; ", app.get_name(), " --help explains them");
+  if (error.get_exit_code() == int(CLI::ExitCodes::ExtrasError))
+    return extra_word(app) + "; --help lists what is expected";
+  return what + "; --help lists what is expected";
+}
+
 }  // namespace
+
+void parse_words(CLI::App& app, std::vector<std::string> words) {
+  std::reverse(words.begin(), words.end());  // CLI11 takes them from the back
+  try {
+    app.parse(std::move(words));
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() != 0) throw Error(parse_complaint(app, e));
+    app.exit(e);  // --help
+  }
+}
 
 std::string option_value(const std::vector<std::string>& arguments, const std::string& option) {
   std::string value;

@@ -1,9 +1,13 @@
-// command_line.h -- what happens to the words of the command line before they are parsed: --config FILE.toml
-// and `run --resume FOLDER` stand for other words.
+// command_line.h -- the words of the command line: --config FILE.toml and `run --resume FOLDER` stand for
+// other words, and what is wrong with one is told in one line.
 #pragma once
 
 #include <string>
 #include <vector>
+
+namespace CLI {
+class App;
+}
 
 namespace lanas {
 
@@ -18,6 +22,10 @@ std::vector<std::string> with_config_file(std::vector<std::string> arguments);
 // `run --resume FOLDER` is the command the run was started with, plus what is given now (which counts where
 // both say something), in that folder.
 std::vector<std::string> with_resumed(std::vector<std::string> arguments);
+
+// Parses the words, which runs the subcommand among them, or prints the help they ask for. Error in one line
+// where they are wrong: of an unknown option it names those like it.
+void parse_words(CLI::App& app, std::vector<std::string> words);
 
 // "0,0.1" as numbers; Error naming the option where a part is none.
 std::vector<double> parse_numbers(const std::string& option, const std::string& text);

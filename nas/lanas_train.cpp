@@ -1,6 +1,5 @@
 // lanas_train.cpp -- the command line; its subcommands stand in commands_*.cpp. Exit codes: 0 done, 2 wrong
 // input or a failure told in one line, 130 stopped by a signal after a checkpoint.
-#include <algorithm>
 #include <cstdio>
 
 #include "nas/command_line.h"
@@ -10,21 +9,13 @@
 namespace lanas {
 namespace {
 
-std::string parse_complaint(const CLI::ParseError& error) {
-  const std::string what = error.what(), failed = "Could not convert: ";
-  if (what.starts_with(failed)) return what.substr(failed.size()) + ": expected a number";
-  if (error.get_exit_code() == int(CLI::ExitCodes::RequiredError) && what == "A subcommand is required")
-    return "expected run, search, retrain, evaluate, predict, export or show first; lanas_train --help "
-           "explains them";
-  return what + "; --help lists what is expected";
-}
-
-int run(int argc, char** argv) {
+void run(int argc, char** argv) {
   CLI::App app{
-      "LaNAS: finds the network cell that is most accurate for a latency you choose, and measures it."};
+      "LaNAS: finds the network cell that is most accurate for a latency you choose, and measures it.",
+      "lanas_train"};
   app.require_subcommand(1);
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
-  std::vector<std::string> arguments = with_resumed(with_config_file({argv + 1, argv + argc}));
+  const std::vector<std::string> arguments = with_resumed(with_config_file({argv + 1, argv + argc}));
   const std::string preset_name =
       option_value(arguments, "--preset");  // other options override the preset's values
   const RunConfig defaults = preset(preset_name.empty() ? "quick" : preset_name);
@@ -33,14 +24,7 @@ int run(int argc, char** argv) {
   add_retrain(app, defaults);
   add_network_commands(app);
   add_show(app);
-  try {
-    std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
-    app.parse(std::move(arguments));
-  } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e);  // --help
-    throw Error(parse_complaint(e));
-  }
-  return 0;
+  parse_words(app, arguments);
 }
 
 }  // namespace
@@ -49,7 +33,8 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   lanas::catch_stop_signals();
   try {
-    return lanas::run(argc, argv);
+    lanas::run(argc, argv);
+    return 0;
   } catch (const lanas::Interrupted& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 130;

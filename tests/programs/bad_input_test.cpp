@@ -107,7 +107,11 @@ TEST_F(BadInputTest, FlagsOfARun) {
   refuse_run({"--latency-threads", "0"}, {"--latency-threads", "0"});
   refuse_run({"--latency-mode", "guess"}, {"soft", "hard", "sample", "guess"});
   refuse_run({"--checkpoint-seconds", "-1"}, {"--checkpoint-seconds", "-1"});
-  refuse_run({"--nope"}, {"--nope"});
+  refuse_run({"--nope"}, {"run: unknown option --nope; "});
+  refuse_run({"--epoch=3"}, {"unknown option --epoch (did you mean --epochs"});
+  refuse_run({"more"}, {"run: unexpected 'more'"});
+  refuse({"retrain", "--genotype", "DARTS_V2", "--channels", "6"},
+         {"retrain: unknown option --channels (did you mean --eval-channels?)"});
   refuse_run({"--epochs", "many"}, {"--epochs", "many", "number"});
   refuse({"nope"}, {"run, search, retrain, evaluate, predict, export or show"});
   refuse({}, {"run, search, retrain, evaluate, predict, export or show"});

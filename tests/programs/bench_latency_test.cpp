@@ -25,6 +25,15 @@ TEST_F(BenchLatency, FitsAnyTable) {
   EXPECT_EQ(measure(fit("t.csv"))["test_mape"], json["test_mape"]) << "same seed, other numbers";
 }
 
+TEST_F(BenchLatency, RefusesWrongWords) {
+  refuse_bench({"nope"}, {"bench_latency: expected sample, fit, network, predict, step, transfer or kernels"});
+  refuse_bench({"network", "--genotype", "DARTS_V2", "--batchs", "3"},
+               {"network: unknown option --batchs (did you mean --batch, --batches?)"});
+  refuse_bench({"network", "--genotype", "DARTS_V2", "--batch", "few"}, {"--batch = few: expected a number"});
+  refuse_bench({"network"}, {"--genotype is required"});
+  refuse_bench({"kernels", "--genotype", "DARTS_V2", "--supernet", "darts"}, {"--genotype", "--supernet"});
+}
+
 TEST_F(BenchLatency, RefusesWrongTables) {
   const std::string good = table(80);
   const auto refused = [&](const std::string& text, const Words& parts) {
