@@ -23,7 +23,7 @@ inline std::string name_prefix(const std::string& name) { return name.empty() ? 
 // out is where the node goes, and returns the output. `states` starts as the preprocessed inputs. packed:
 // nodes are tensors of their own and are copied to the output at the end, else slices of it. Reading a slice
 // of a quarter of the channels uses a quarter of the sets of the caches; in training, where many ops read a
-// node and its gradient, that costs more than the copies (docs/performance.md).
+// node and its gradient, that costs more than the copies (docs/what_was_tried.md).
 Var cell_nodes(Tape& tape, const CellPlace& place, std::vector<Var> states, bool packed,
                const std::function<void(int node, const std::vector<Var>& states, Var out)>& add_node);
 

@@ -23,7 +23,7 @@ using InferenceMemory = std::vector<std::shared_ptr<Workspace>>;
 class InferencePlan {
  public:
   // Images that a thread takes through the network at once, at most: activations stay between L2 and L3, and
-  // the weights are laid out for the vectors once for all of them (docs/performance.md).
+  // the weights are laid out for the vectors once for all of them (docs/what_was_tried.md).
   static constexpr int kChunk = 2;
 
   // Adds the network's weights to `folded`, as InferenceNetwork does. stream: whose device and threads.
