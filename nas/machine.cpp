@@ -23,12 +23,20 @@ std::string proc_value(const char* file, const std::string& key) {
   return "";
 }
 
+// Virtual machines call different processors "AMD EPYC"; family and model, which x86 has, tell them apart.
+std::string processor() {
+  const auto value = [](const char* key) { return proc_value("/proc/cpuinfo", key); };
+  const std::string name = value("model name"), family = value("cpu family"), model = value("model\t");
+  const std::string kind =
+      family.empty() || model.empty() ? "" : " (family " + family + " model " + model + ")";
+  return (name.empty() ? "unknown" : name) + kind;
+}
+
 }  // namespace
 
 Machine describe_machine() {
   Machine machine;
-  machine.cpu = proc_value("/proc/cpuinfo", "model name");
-  if (machine.cpu.empty()) machine.cpu = "unknown";
+  machine.cpu = processor();
   machine.cores = omp_get_num_procs();
   machine.isa = cpu_isa_name(cpu_isa());
   utsname names{};

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <regex>
 #include <vector>
 
 namespace lanas {
@@ -11,6 +12,9 @@ namespace {
 TEST(Machine, IsDescribed) {
   const Machine machine = describe_machine();
   EXPECT_FALSE(machine.cpu.empty());
+#if defined(__x86_64__)
+  EXPECT_TRUE(std::regex_match(machine.cpu, std::regex(R"(.+ \(family \d+ model \d+\))"))) << machine.cpu;
+#endif
   EXPECT_GE(machine.cores, 1);
   EXPECT_TRUE(machine.isa == "base" || machine.isa == "avx2" || machine.isa == "avx512");
   EXPECT_TRUE(machine.system.starts_with("Linux ")) << machine.system;

@@ -66,6 +66,9 @@ TEST_F(BadInputTest, LatencyTables) {
   write_text(at("table.csv"), whole);
   refuse_run({"--latency", "table.csv", "--eval-channels", "8"}, {"table.csv", "C4", "C8"});
   refuse_run({"--latency", "table.csv", "--latency-batch", "2"}, {"table.csv", "b1", "b2"});
+  const size_t cpu = whole.find("# cpu="), cpu_end = whole.find('\n', cpu);
+  write_text(at("table.csv"), whole.substr(0, cpu) + "# cpu=another" + whole.substr(cpu_end));
+  refuse_run({"--latency", "table.csv"}, {"table.csv", "measured on cpu/another", "expected cpu/"});
   write_text(at("table.csv"), "a,b\n1,2\n");
   refuse_run({"--latency", "table.csv"}, {"table.csv", "campaign"});
 }
