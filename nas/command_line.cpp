@@ -91,8 +91,10 @@ size_t edit_distance(const std::string& a, const std::string& b) {
 }
 
 // The options of a command that hold this name or are a letter or two away from it: " (did you mean ...?)".
+// Nothing for one or two letters, which too many hold.
 std::string suggestion(const CLI::App& command, const std::string& name) {
   std::string like;
+  if (name.size() < 3) return like;
   for (const CLI::Option* option : command.get_options())
     for (const std::string& known : option->get_lnames())
       if (known.find(name) != known.npos ||

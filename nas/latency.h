@@ -56,8 +56,7 @@ Latency summarise(std::span<const double> sorted);
 // Whose latency it is: device, cpu, isa, threads, batch, channels, layers, classes, image. Two measurements
 // compare only if these are equal.
 CsvNotes latency_setting(const LatencyConfig& config);
-// The values of a setting in one cell, for instance "cpu/Intel(R) Xeon(R) (family 6 model
-// 207)/avx512/t1/b1/C16/L5/10/32".
+// The values of a setting in one cell, for instance "cpu/NAME/avx512/t1/b1/C16/L5/10/32".
 std::string setting_text(const CsvNotes& setting);
 
 // Measures one genotype after another, with the memory kept from one to the next.

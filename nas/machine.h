@@ -7,7 +7,7 @@
 namespace lanas {
 
 struct Machine {
-  std::string cpu;     // "AMD EPYC (family 25 model 17)"; "unknown" where the system does not tell
+  std::string cpu;     // its name, on x86 as "AMD EPYC (family 25 model 17)"; "unknown" where there is none
   int cores = 0;       // that this process may use
   std::string isa;     // instruction set that the kernels use: base, avx2 or avx512
   std::string system;  // operating system and kernel release, for instance "Linux 6.1.0-18-amd64"

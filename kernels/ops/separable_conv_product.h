@@ -128,8 +128,8 @@ constexpr int kChannelMultiple = 4;
 template <int N>
 using Count = std::integral_constant<int, N>;
 
-// Calls block(lanes, vectors, j) with integral constants over [0, width) in blocks of up to `most` vectors: of
-// two, of three what they would leave one of, and with vectors of 8 all that threes divide.
+// Calls block(lanes, vectors, j) with integral constants over [0, width) in blocks of up to `most` vectors.
+// Of two; of three where one would be left, and with vectors of 8 wherever threes divide what is left.
 template <int W, class Block>
 LANAS_INLINE void for_blocks(int width, int most, Block&& block) {
   constexpr Count<W> lanes;

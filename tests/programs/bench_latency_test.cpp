@@ -26,7 +26,8 @@ TEST_F(BenchLatency, FitsAnyTable) {
 }
 
 TEST_F(BenchLatency, RefusesWrongWords) {
-  refuse_bench({"nope"}, {"bench_latency: expected sample, fit, network, predict, step, transfer or kernels"});
+  refuse_bench({"nope"},
+               {"bench_latency: expected sample, fit, network, predict, step, transfer or kernels"});
   refuse_bench({"network", "--genotype", "DARTS_V2", "--batchs", "3"},
                {"network: unknown option --batchs (did you mean --batch, --batches?)"});
   refuse_bench({"network", "--genotype", "DARTS_V2", "--batch", "few"}, {"--batch = few: expected a number"});

@@ -36,10 +36,10 @@ TEST(Documents, AChangedFigureIsFound) {
   ASSERT_EQ(check_tables(folder.path()), 0);
   for (const char* name : {"README.md", "docs/performance.md", "bench/results/tables/compare_cpu.md"}) {
     const std::string file = (folder.path() / name).string(), text = read_text(file);
-    const size_t at = text.rfind("12.6x");
+    const size_t at = text.find_last_of("0123456789", text.rfind(": end -->"));  // of the last table
     ASSERT_NE(at, std::string::npos) << name;
     std::string changed = text;
-    changed.replace(at, 4, "13.6");
+    changed[at] = text[at] == '9' ? '8' : '9';
     write_text(file, changed);
     EXPECT_EQ(check_tables(folder.path()), 1) << name;
     write_text(file, text);
