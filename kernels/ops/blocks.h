@@ -218,36 +218,18 @@ LANAS_INLINE void for_lanes(int count, int period, Body body) {
     for (int j = 0; j < lanes; ++j) body(i + j, j);
   }
 }
-// lanes[j] += value(i, j) over the elements i of lane j; four periods at a time, so that a lane is read and
-// written once for four elements.
-template <class T, class Value>
-LANAS_INLINE void add_lanes(T* lanes, int count, int period, const NextBlocks<T>& next, Value value) {
-  constexpr int kStep = NextBlocks<T>::kLine;
-  int i = 0;
-  for (; i + 4 * period <= count; i += 4 * period) {
-    const auto add = [=](int j) __attribute__((always_inline)) {
-      const int k = i + j;
-      lanes[j] +=
-          (value(k, j) + value(k + period, j)) + (value(k + 2 * period, j) + value(k + 3 * period, j));
-    };
-    int j = 0;
-    for (; j + kStep <= period; j += kStep) {
-      for (int k = 0; k < 4; ++k) next.ask(i + k * period + j);
-#pragma omp simd
-      for (int k = 0; k < kStep; ++k) add(j + k);
-    }
-    for (; j < period; ++j) add(j);
-  }
-  for (; i < count; i += period) {
-    const int width = std::min(period, count - i);
-#pragma omp simd
-    for (int j = 0; j < width; ++j) lanes[j] += value(i + j, j);
-  }
-}
 template <class Body>
 LANAS_INLINE void for_flat(int count, Body body) {
 #pragma omp simd
   for (int i = 0; i < count; ++i) body(i);
+}
+
+// body(p, count) for every block of pixels [p, p + count) of a chunk. An op of many tensors goes through them
+// chunk by chunk: block by block, the processor's own prefetch would have to start anew every 2 KB.
+template <class Body>
+LANAS_INLINE void for_chunk(const Blocks& blocks, int64_t chunk, Body body) {
+  for (int64_t b = blocks.chunk_begin(chunk); b < blocks.chunk_end(chunk); ++b)
+    body(blocks.first(b), blocks.count(b));
 }
 
 // body(p, count, buffer) for every block of pixels [p, p + count), in parallel; buffer holds kBuffers blocks.

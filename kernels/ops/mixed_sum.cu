@@ -1,7 +1,7 @@
-// mixed_sum.cu -- y = sum_k w_k (x_k - mean_k) inv_std_k, in blocks of pixels that stay in L1 while the terms
-// pass over them, four terms at a time. Backward: one pass of reductions (float per lane within a chunk of
-// pixels, double over the chunks), one pass of dx_k = a_k dy + b_k x_k + d_k with a, b, d per channel. The
-// device's kernels stand in mixed_sum.cuh.
+// mixed_sum.cu -- y = sum_k w_k (x_k - mean_k) inv_std_k, a chunk of pixels of y in L2 while the terms pass
+// over it, four at a time: each is read in runs long enough for the processor to foresee. Backward: one pass
+// of reductions (float per lane within a chunk, double over the chunks), one pass of
+// dx_k = a_k dy + b_k x_k + d_k with a, b, d per channel. The device's kernels stand in mixed_sum.cuh.
 #include "kernels/ops/gradient_sum.h"
 #include "kernels/ops/mixed_sum.cuh"
 #include "kernels/ops/mixed_sum.h"
@@ -10,91 +10,104 @@ namespace lanas {
 namespace host {
 namespace {
 
-// Sums of kTerms terms from `first` on: y (+)= shift + sum scale_k x_k. Pointers are to this block.
-template <int kTerms, class T>
-LANAS_INLINE void add_terms(T* y, const T* const* x, const T* scale, const T* shift, int count, int period,
-                            const NextBlocks<T>& next) {
-  const T* in[4];
-  for (int k = 0; k < 4; ++k) in[k] = x[k < kTerms ? k : 0];
-  const T *x0 = in[0], *x1 = in[1], *x2 = in[2], *x3 = in[3];
-  const auto sum = [=](int i, int j) {
-    T value = scale[j] * x0[i];
-    if constexpr (kTerms > 1) value += scale[period + j] * x1[i];
-    if constexpr (kTerms > 2) value += scale[2 * period + j] * x2[i];
-    if constexpr (kTerms > 3) value += scale[3 * period + j] * x3[i];
-    return value;
-  };
-  if (shift)
-    for_lanes(count, period, next, [=](int i, int j) { y[i] = shift[j] + sum(i, j); });
-  else
-    for_lanes(count, period, next, [=](int i, int j) { y[i] += sum(i, j); });
+constexpr int kGroup = 4;  // terms that are read side by side
+
+// body(n) with the number of terms, at most kGroup, as a constant.
+template <class Body>
+LANAS_INLINE void with_terms(int terms, Body body) {
+  if (terms == 1) return body(std::integral_constant<int, 1>());
+  if (terms == 2) return body(std::integral_constant<int, 2>());
+  if (terms == 3) return body(std::integral_constant<int, 3>());
+  body(std::integral_constant<int, 4>());
 }
 
+// y (+)= shift + sum scale_k x_k over `terms` terms. Pointers are to this block.
 template <class T>
-LANAS_INLINE void add_group(int terms, T* y, const T* const* x, const T* scale, const T* shift, int count,
-                            int period, const NextBlocks<T>& next) {
-  switch (terms) {
-    case 1:
-      return add_terms<1>(y, x, scale, shift, count, period, next);
-    case 2:
-      return add_terms<2>(y, x, scale, shift, count, period, next);
-    case 3:
-      return add_terms<3>(y, x, scale, shift, count, period, next);
-    default:
-      return add_terms<4>(y, x, scale, shift, count, period, next);
-  }
+LANAS_INLINE void add_terms(int terms, T* y, const T* const* x, const T* scale, const T* shift, int count,
+                            int period) {
+  with_terms(
+      terms, [&](auto n) __attribute__((always_inline)) {
+        const T *x0 = x[0], *x1 = x[n > 1 ? 1 : 0], *x2 = x[n > 2 ? 2 : 0], *x3 = x[n > 3 ? 3 : 0];
+        const auto sum = [=](int i, int j) {
+          T value = scale[j] * x0[i];
+          if constexpr (n > 1) value += scale[period + j] * x1[i];
+          if constexpr (n > 2) value += scale[2 * period + j] * x2[i];
+          if constexpr (n > 3) value += scale[3 * period + j] * x3[i];
+          return value;
+        };
+        if (shift)
+          for_lanes(count, period, [=](int i, int j) { y[i] = shift[j] + sum(i, j); });
+        else
+          for_lanes(count, period, [=](int i, int j) { y[i] += sum(i, j); });
+      });
 }
 
+// sums_k += g (x_k - center_k), lane by lane, over `terms` terms of this block.
 template <class T>
-struct Reduction {
-  std::span<const MixedSumTerm<T>> terms;
-  std::span<const MixedSumGradient<T>> gradients;
-  bool weights, batch_statistics;  // is dweights wanted; do the statistics carry gradient
-  // Does dx_k, or dweights, need sum(dy xhat_k)?
-  bool needs(size_t k) const {
-    return weights || (batch_statistics && terms[k].mean && (gradients[k].dx || gradients[k].factors));
-  }
-  bool any() const {
-    for (size_t k = 0; k < terms.size(); ++k)
-      if (needs(k)) return true;
-    return false;
-  }
-};
+LANAS_INLINE void add_products(int terms, T* const* sums, const T* g, const T* const* x,
+                               const T* const* centers, int count, int period) {
+  with_terms(
+      terms, [&](auto n) __attribute__((always_inline)) {
+        constexpr int k1 = n > 1 ? 1 : 0, k2 = n > 2 ? 2 : 0, k3 = n > 3 ? 3 : 0;
+        T *s0 = sums[0], *s1 = sums[k1], *s2 = sums[k2], *s3 = sums[k3];
+        const T *x0 = x[0], *x1 = x[k1], *x2 = x[k2], *x3 = x[k3];
+        const T *m0 = centers[0], *m1 = centers[k1], *m2 = centers[k2], *m3 = centers[k3];
+        for_lanes(count, period, [=](int i, int j) {
+          s0[j] += g[i] * (x0[i] - m0[j]);
+          if constexpr (n > 1) s1[j] += g[i] * (x1[i] - m1[j]);
+          if constexpr (n > 2) s2[j] += g[i] * (x2[i] - m2[j]);
+          if constexpr (n > 3) s3[j] += g[i] * (x3[i] - m3[j]);
+        });
+      });
+}
 
-// sums [terms + 1][c]: row k is sum(dy (x_k - mean_k)), without statistics sum(dy x_k); the last row is
-// sum(dy). partials: one such matrix per chunk.
+// The terms of which dweights (weights: wanted), or dx_k through the statistics, needs sum(dy xhat_k).
 template <class T>
-void reduce_terms(double* sums, double* partials, const Reduction<T>& reduction, View<T> dy,
-                  const Blocks& blocks) {
+std::vector<int> needed_sums(std::span<const MixedSumTerm<T>> terms,
+                             std::span<const MixedSumGradient<T>> gradients, bool weights,
+                             bool batch_statistics) {
+  std::vector<int> needed;
+  for (size_t k = 0; k < terms.size(); ++k)
+    if (weights || (batch_statistics && terms[k].mean && (gradients[k].dx || gradients[k].factors)))
+      needed.push_back(int(k));
+  return needed;
+}
+
+// sums [terms + 1][c]: row k, of those needed, is sum(dy (x_k - mean_k)), without statistics sum(dy x_k); the
+// last row is sum(dy). partials: one such matrix per chunk.
+template <class T>
+void reduce_terms(double* sums, double* partials, std::span<const MixedSumTerm<T>> all,
+                  std::span<const int> needed, View<T> dy, const Blocks& blocks) {
   const int c = dy.c, period = blocks.period;
-  const int64_t terms = int64_t(reduction.terms.size()), columns = (terms + 1) * c;
+  const int64_t terms = int64_t(all.size()), columns = (terms + 1) * c;
   Scratch<T> lanes(terms * period);
   T* const centers = lanes.get();
   for (int64_t k = 0; k < terms; ++k) {
-    const T* mean = reduction.terms[size_t(k)].mean;
+    const T* mean = all[size_t(k)].mean;
     fill_lanes(centers + k * period, period, c, [=](int j) { return mean ? mean[j] : T(0); });
   }
   parallel_for(blocks.chunks, [=](int64_t chunk) {
-    Scratch<T> buffer(2 * int64_t{blocks.elements()} + (terms + 1) * period);
-    T* const accumulators = buffer.get() + 2 * blocks.elements();
+    Scratch<T> buffer((kGroup + 1) * int64_t{blocks.elements()} + (terms + 1) * period);
+    T* const accumulators = buffer.get() + (kGroup + 1) * blocks.elements();
     std::fill_n(accumulators, (terms + 1) * period, T(0));
-    for (int64_t b = blocks.chunk_begin(chunk); b < blocks.chunk_end(chunk); ++b) {
-      const int64_t p = blocks.first(b);
-      const int pixels = blocks.count(b), count = pixels * c;
-      NextBlocks<T> next_dy;
-      next_dy.add(dy, p, pixels);
+    for_chunk(blocks, chunk, [=, &buffer](int64_t p, int pixels) {
+      T* const total = accumulators + terms * period;
       const T* g = read_block(dy, p, pixels, buffer.get());
-      T* total = accumulators + terms * period;
-      add_lanes(total, count, period, next_dy, [=](int i, int) { return g[i]; });
-      for (int64_t k = 0; k < terms; ++k) {
-        if (!reduction.needs(size_t(k))) continue;
-        NextBlocks<T> next;
-        next.add(reduction.terms[size_t(k)].x, p, pixels);
-        const T* x = read_block(reduction.terms[size_t(k)].x, p, pixels, buffer.get() + blocks.elements());
-        const T* center = centers + k * period;
-        T* product = accumulators + k * period;
-        add_lanes(product, count, period, next, [=](int i, int j) { return g[i] * (x[i] - center[j]); });
-      }
+      for_lanes(pixels * c, period, [=](int i, int j) { total[j] += g[i]; });
+    });
+    for (size_t first = 0; first < needed.size(); first += kGroup) {
+      const std::span<const int> group =
+          needed.subspan(first, std::min<size_t>(kGroup, needed.size() - first));
+      for_chunk(blocks, chunk, [=, &buffer](int64_t p, int pixels) {
+        const T *g = read_block(dy, p, pixels, buffer.get()), *x[kGroup], *center[kGroup];
+        T* sum[kGroup];
+        for (size_t i = 0; i < group.size(); ++i) {
+          x[i] = read_block(all[size_t(group[i])].x, p, pixels,
+                            buffer.get() + int64_t(i + 1) * blocks.elements());
+          center[i] = centers + group[i] * period, sum[i] = accumulators + group[i] * period;
+        }
+        add_products(int(group.size()), sum, g, x, center, pixels * c, period);
+      });
     }
     double* mine = partials + chunk * columns;
     std::fill_n(mine, columns, 0.0);
@@ -151,20 +164,18 @@ void mixed_sum_forward(View<T> y, std::span<const MixedSumTerm<T>> terms, const 
         sum -= double(terms[size_t(k)].mean[j]) * double(scale[int64_t{k} * period + j]);
     return sum;
   });
-  for_blocks<T, 5>(blocks, [=](int64_t p, int pixels, T* buffer) {
-    T* out = open_block(y, p, pixels, buffer, false);
-    for (int k = 0; k < count; k += 4) {
-      const int group = std::min(4, count - k);
-      const T* x[4] = {};
-      NextBlocks<T> next;
-      for (int i = 0; i < group; ++i) {
-        next.add(terms[size_t(k + i)].x, p, pixels);
-        x[i] = read_block(terms[size_t(k + i)].x, p, pixels, buffer + (i + 1) * blocks.elements());
-      }
-      add_group(group, out, x, scale + int64_t{k} * period, k == 0 ? shift : nullptr, pixels * c, period,
-                next);
-    }
-    write_block(y, p, pixels, out);
+  parallel_for(blocks.chunks, [=](int64_t chunk) {
+    Scratch<T> buffer((kGroup + 1) * int64_t{blocks.elements()});
+    for (int k = 0; k < count; k += kGroup)
+      for_chunk(blocks, chunk, [=, &buffer](int64_t p, int pixels) {
+        const int group = std::min(kGroup, count - k);
+        T* out = open_block(y, p, pixels, buffer.get(), k > 0);
+        const T* x[kGroup];
+        for (int i = 0; i < group; ++i)
+          x[i] = read_block(terms[size_t(k + i)].x, p, pixels, buffer.get() + (i + 1) * blocks.elements());
+        add_terms(group, out, x, scale + int64_t{k} * period, k == 0 ? shift : nullptr, pixels * c, period);
+        write_block(y, p, pixels, out);
+      });
   });
 }
 
@@ -176,8 +187,9 @@ void mixed_sum_backward(std::span<const MixedSumTerm<T>> terms,
   const int c = dy.c, period = blocks.period;
   const size_t count = terms.size();
   double* const sums = scratch;
-  const Reduction<T> reduction{terms, gradients, dweights != nullptr, batch_statistics};
-  if (reduction.any()) reduce_terms(sums, sums + int64_t(count + 1) * c, reduction, dy, blocks);
+  const std::vector<int> needed = needed_sums(terms, gradients, dweights != nullptr, batch_statistics);
+  const bool summed = !needed.empty();
+  if (summed) reduce_terms<T>(sums, sums + int64_t(count + 1) * c, terms, needed, dy, blocks);
   for (size_t k = 0; k < count && dweights; ++k) {
     double sum = 0;
     for (int j = 0; j < c; ++j)
@@ -192,26 +204,26 @@ void mixed_sum_backward(std::span<const MixedSumTerm<T>> terms,
 
   Scratch<T> lanes(int64_t(count) * 3 * period);
   T* const parameters = lanes.get();
-  gradient_lanes(parameters, terms, weights, batch_statistics && reduction.any() ? sums : nullptr, blocks);
+  gradient_lanes(parameters, terms, weights, batch_statistics && summed ? sums : nullptr, blocks);
   for (size_t k = 0; k < count; ++k)
     for (int i = 0; gradients[k].factors && i < 3; ++i)
       std::copy_n(parameters + (int64_t(k) * 3 + i) * period, c, gradients[k].factors + i * c);
   if (!any_dx) return;
-  for_blocks<T, 3>(blocks, [=](int64_t p, int pixels, T* buffer) {
-    const T* g = read_block(dy, p, pixels, buffer);
+  parallel_for(blocks.chunks, [=](int64_t chunk) {
+    Scratch<T> buffer(3 * int64_t{blocks.elements()});
     for (size_t k = 0; k < count; ++k) {
       const View<T> dx = gradients[k].dx;
       if (!dx) continue;
       const bool through = batch_statistics && terms[k].mean;
-      NextBlocks<T> next;
-      if (dx.data != terms[k].x.data) next.add(dx, p, pixels);
-      if (through) next.add(terms[k].x, p, pixels);
       const T* a = parameters + int64_t(k) * 3 * period;
-      const T* x = through ? read_block(terms[k].x, p, pixels, buffer + blocks.elements()) : nullptr;
-      T* out = open_block(dx, p, pixels, buffer + 2 * blocks.elements(), gradients[k].beta != 0);
-      apply_gradient(out, g, x, a, through ? a + period : nullptr, a + 2 * period, gradients[k].beta,
-                     pixels * c, period, next);
-      write_block(dx, p, pixels, out);
+      for_chunk(blocks, chunk, [=, &buffer](int64_t p, int pixels) {
+        const T* g = read_block(dy, p, pixels, buffer.get());
+        const T* x = through ? read_block(terms[k].x, p, pixels, buffer.get() + blocks.elements()) : nullptr;
+        T* out = open_block(dx, p, pixels, buffer.get() + 2 * blocks.elements(), gradients[k].beta != 0);
+        apply_gradient(out, g, x, a, through ? a + period : nullptr, a + 2 * period, gradients[k].beta,
+                       pixels * c, period, NextBlocks<T>());
+        write_block(dx, p, pixels, out);
+      });
     }
   });
 }
