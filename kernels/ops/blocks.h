@@ -176,40 +176,8 @@ LANAS_INLINE void write_block(const View<T>& y, int64_t p, int count, const T* b
   if (!y.packed()) copy_pixels<T>(y.pixel(p), y.stride, buffer, y.c, count, y.c);
 }
 
-// The blocks after those that a loop goes through, of up to 4 tensors: it asks for their lines one by one,
-// where all at once would make the processor wait.
-template <class T>
-struct NextBlocks {
-  static constexpr int kLine = 64 / int(sizeof(T));  // elements
-  const char* at[4] = {};
-  int count = 0;
-
-  // The pixels behind [p, p + pixels) of x. Those of a slice of channels are asked for at once.
-  LANAS_INLINE void add(const View<T>& x, int64_t p, int pixels) {
-    if (!x.packed()) return prefetch_next(x, p, pixels);
-    if (p + 2 * pixels <= x.pixels()) at[count++] = reinterpret_cast<const char*>(x.pixel(p + pixels));
-  }
-  LANAS_INLINE void ask(int element) const {
-    for (int k = 0; k < count; ++k) __builtin_prefetch(at[k] + size_t(element) * sizeof(T), 0, 2);
-  }
-};
-
 // body(i, j) for every element i of a run of `count` elements, j = i % period being its lane. The iterations
 // of one period are independent.
-template <class T, class Body>
-LANAS_INLINE void for_lanes(int count, int period, const NextBlocks<T>& next, Body body) {
-  constexpr int kStep = NextBlocks<T>::kLine;
-  for (int i = 0; i < count; i += period) {
-    const int lanes = std::min(period, count - i);
-    int j = 0;
-    for (; j + kStep <= lanes; j += kStep) {
-      next.ask(i + j);
-#pragma omp simd
-      for (int k = 0; k < kStep; ++k) body(i + j + k, j + k);
-    }
-    for (; j < lanes; ++j) body(i + j, j);
-  }
-}
 template <class Body>
 LANAS_INLINE void for_lanes(int count, int period, Body body) {
   for (int i = 0; i < count; i += period) {
@@ -222,6 +190,39 @@ template <class Body>
 LANAS_INLINE void for_flat(int count, Body body) {
 #pragma omp simd
   for (int i = 0; i < count; ++i) body(i);
+}
+
+constexpr int kGroup = 4;  // tensors that are read side by side
+
+// body(n) with a number of terms, at most kGroup, as a constant.
+template <class Body>
+LANAS_INLINE void with_terms(int terms, Body body) {
+  if (terms == 1) return body(std::integral_constant<int, 1>());
+  if (terms == 2) return body(std::integral_constant<int, 2>());
+  if (terms == 3) return body(std::integral_constant<int, 3>());
+  body(std::integral_constant<int, 4>());
+}
+
+// y = shift + sum scale_k x_k, without shift y += sum scale_k x_k, over `terms` terms of a block; lanes of
+// shift [period] and scale [terms][period].
+template <class T>
+LANAS_INLINE void add_terms(int terms, T* y, const T* const* x, const T* scale, const T* shift, int count,
+                            int period) {
+  with_terms(
+      terms, [&](auto n) __attribute__((always_inline)) {
+        const T *x0 = x[0], *x1 = x[n > 1 ? 1 : 0], *x2 = x[n > 2 ? 2 : 0], *x3 = x[n > 3 ? 3 : 0];
+        const auto sum = [=](int i, int j) {
+          T value = scale[j] * x0[i];
+          if constexpr (n > 1) value += scale[period + j] * x1[i];
+          if constexpr (n > 2) value += scale[2 * period + j] * x2[i];
+          if constexpr (n > 3) value += scale[3 * period + j] * x3[i];
+          return value;
+        };
+        if (shift)
+          for_lanes(count, period, [=](int i, int j) { y[i] = shift[j] + sum(i, j); });
+        else
+          for_lanes(count, period, [=](int i, int j) { y[i] += sum(i, j); });
+      });
 }
 
 // body(p, count) for every block of pixels [p, p + count) of a chunk. An op of many tensors goes through them

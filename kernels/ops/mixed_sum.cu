@@ -2,45 +2,13 @@
 // over it, four at a time: each is read in runs long enough for the processor to foresee. Backward: one pass
 // of reductions (float per lane within a chunk, double over the chunks), one pass of
 // dx_k = a_k dy + b_k x_k + d_k with a, b, d per channel. The device's kernels stand in mixed_sum.cuh.
-#include "kernels/ops/gradient_sum.h"
+#include "kernels/ops/blocks.h"
 #include "kernels/ops/mixed_sum.cuh"
 #include "kernels/ops/mixed_sum.h"
 
 namespace lanas {
 namespace host {
 namespace {
-
-constexpr int kGroup = 4;  // terms that are read side by side
-
-// body(n) with the number of terms, at most kGroup, as a constant.
-template <class Body>
-LANAS_INLINE void with_terms(int terms, Body body) {
-  if (terms == 1) return body(std::integral_constant<int, 1>());
-  if (terms == 2) return body(std::integral_constant<int, 2>());
-  if (terms == 3) return body(std::integral_constant<int, 3>());
-  body(std::integral_constant<int, 4>());
-}
-
-// y (+)= shift + sum scale_k x_k over `terms` terms. Pointers are to this block.
-template <class T>
-LANAS_INLINE void add_terms(int terms, T* y, const T* const* x, const T* scale, const T* shift, int count,
-                            int period) {
-  with_terms(
-      terms, [&](auto n) __attribute__((always_inline)) {
-        const T *x0 = x[0], *x1 = x[n > 1 ? 1 : 0], *x2 = x[n > 2 ? 2 : 0], *x3 = x[n > 3 ? 3 : 0];
-        const auto sum = [=](int i, int j) {
-          T value = scale[j] * x0[i];
-          if constexpr (n > 1) value += scale[period + j] * x1[i];
-          if constexpr (n > 2) value += scale[2 * period + j] * x2[i];
-          if constexpr (n > 3) value += scale[3 * period + j] * x3[i];
-          return value;
-        };
-        if (shift)
-          for_lanes(count, period, [=](int i, int j) { y[i] = shift[j] + sum(i, j); });
-        else
-          for_lanes(count, period, [=](int i, int j) { y[i] += sum(i, j); });
-      });
-}
 
 // sums_k += g (x_k - center_k), lane by lane, over `terms` terms of this block.
 template <class T>
@@ -59,6 +27,21 @@ LANAS_INLINE void add_products(int terms, T* const* sums, const T* g, const T* c
           if constexpr (n > 3) s3[j] += g[i] * (x3[i] - m3[j]);
         });
       });
+}
+
+// to = a g + b x + d + beta to for one block; b and d null: without them.
+template <class T>
+LANAS_INLINE void apply_gradient(T* to, const T* g, const T* x, const T* a, const T* b, const T* d, T beta,
+                                 int count, int period) {
+  if (b && beta == 0)
+    for_lanes(count, period, [=](int i, int j) { to[i] = a[j] * g[i] + (b[j] * x[i] + d[j]); });
+  else if (b)
+    for_lanes(count, period,
+              [=](int i, int j) { to[i] = beta * to[i] + (a[j] * g[i] + (b[j] * x[i] + d[j])); });
+  else if (beta == 0)
+    for_lanes(count, period, [=](int i, int j) { to[i] = a[j] * g[i]; });
+  else
+    for_lanes(count, period, [=](int i, int j) { to[i] = beta * to[i] + a[j] * g[i]; });
 }
 
 // The terms of which dweights (weights: wanted), or dx_k through the statistics, needs sum(dy xhat_k).
@@ -99,8 +82,8 @@ void reduce_terms(double* sums, double* partials, std::span<const MixedSumTerm<T
       const std::span<const int> group =
           needed.subspan(first, std::min<size_t>(kGroup, needed.size() - first));
       for_chunk(blocks, chunk, [=, &buffer](int64_t p, int pixels) {
-        const T *g = read_block(dy, p, pixels, buffer.get()), *x[kGroup], *center[kGroup];
-        T* sum[kGroup];
+        const T *g = read_block(dy, p, pixels, buffer.get()), *x[kGroup] = {}, *center[kGroup] = {};
+        T* sum[kGroup] = {};
         for (size_t i = 0; i < group.size(); ++i) {
           x[i] = read_block(all[size_t(group[i])].x, p, pixels,
                             buffer.get() + int64_t(i + 1) * blocks.elements());
@@ -170,7 +153,7 @@ void mixed_sum_forward(View<T> y, std::span<const MixedSumTerm<T>> terms, const 
       for_chunk(blocks, chunk, [=, &buffer](int64_t p, int pixels) {
         const int group = std::min(kGroup, count - k);
         T* out = open_block(y, p, pixels, buffer.get(), k > 0);
-        const T* x[kGroup];
+        const T* x[kGroup] = {};
         for (int i = 0; i < group; ++i)
           x[i] = read_block(terms[size_t(k + i)].x, p, pixels, buffer.get() + (i + 1) * blocks.elements());
         add_terms(group, out, x, scale + int64_t{k} * period, k == 0 ? shift : nullptr, pixels * c, period);
@@ -221,7 +204,7 @@ void mixed_sum_backward(std::span<const MixedSumTerm<T>> terms,
         const T* x = through ? read_block(terms[k].x, p, pixels, buffer.get() + blocks.elements()) : nullptr;
         T* out = open_block(dx, p, pixels, buffer.get() + 2 * blocks.elements(), gradients[k].beta != 0);
         apply_gradient(out, g, x, a, through ? a + period : nullptr, a + 2 * period, gradients[k].beta,
-                       pixels * c, period, NextBlocks<T>());
+                       pixels * c, period);
         write_block(dx, p, pixels, out);
       });
     }
