@@ -31,7 +31,10 @@ class GradientSum {
     fill_lanes(lanes_.get(), period, c, sum_of(2));
     fill_lanes(lanes_.get() + period, period, c, sum_of(1));
     for (size_t k = 0; k < views.size(); ++k) {
-      if (views[k].factors) v_ = views[k].v;
+      if (views[k].factors) {
+        CHECK(!v_ || v_.data == views[k].v.data, "gradient_sum: gradients of two tensors, ", v_.shape());
+        v_ = views[k].v;
+      }
       fill_lanes(lanes_.get() + int64_t(k + 2) * period, period, c,
                  [&](int j) { return views[k].factors ? views[k].factors[j] : T(1); });
     }

@@ -78,21 +78,59 @@ struct MixedCase {
 const MixedCase kMixedCases[] = {{{2, 3, 3, 1}, 1, 0},  {{2, 3, 3, 4}, 5, 0},  {{1, 5, 5, 3}, 8, 3},
                                  {{2, 3, 3, 16}, 4, 8}, {{3, 2, 2, 12}, 3, 0}, {{1, 3, 3, 36}, 2, 4}};
 
+// xhat_k of element i.
+double normalised_value(MixedProblem& p, int term, int64_t i) {
+  const size_t k = size_t(term), c = size_t(i % p.shape.c);
+  return MixedProblem::normalised(term) ? (p.x[k][i] - p.mean[k][c]) * p.inv_std[k][c] : p.x[k][i];
+}
+
+void expect_forward_defined(MixedProblem& p) {
+  p.loss(true);
+  TestTensor<double> expected(p.shape);
+  expected.fill(0);
+  for (int t = 0; t < p.count; ++t)
+    for (int64_t i = 0; i < p.shape.size(); ++i)
+      expected[i] += p.weights[size_t(p.weight(t))] * normalised_value(p, t, i);
+  EXPECT_TRUE(compare(p.y, expected, 1e-12));
+  EXPECT_TRUE(p.y.gaps_untouched());
+}
+
 TEST(MixedSum, ForwardMatchesTheDefinition) {
   for (const MixedCase& k : kMixedCases) {
     MixedProblem p(k.shape, k.count, k.gap, 0);
-    p.loss(true);
-    TestTensor<double> expected(k.shape);
-    expected.fill(0);
-    for (int t = 0; t < k.count; ++t)
-      for (int64_t i = 0; i < k.shape.size(); ++i) {
-        const size_t c = size_t(i % k.shape.c), term = size_t(t);
-        double z = p.x[term][i];
-        if (MixedProblem::normalised(t)) z = (z - p.mean[term][c]) * p.inv_std[term][c];
-        expected[i] += p.weights[size_t(p.weight(t))] * z;
-      }
-    EXPECT_TRUE(compare(p.y, expected, 1e-12));
-    EXPECT_TRUE(p.y.gaps_untouched());
+    expect_forward_defined(p);
+  }
+}
+
+// 19,035 elements of 6 terms: more than a chunk, the last block not whole, more terms than go side by side.
+TEST(MixedSum, SeveralChunksMatchTheDefinition) {
+  MixedProblem p({1, 45, 47, 9}, 6, 3, 0);
+  expect_forward_defined(p);
+  p.backward(0, true);
+  const int c = p.shape.c;
+  const double pixels = double(p.shape.size() / c);
+  std::vector<double> dweights(p.dweights.size(), 0);
+  for (int t = 0; t < p.count; ++t) {
+    std::vector<double> mean(size_t(c), 0), product(size_t(c), 0);
+    for (int64_t i = 0; i < p.shape.size(); ++i) {
+      mean[size_t(i % c)] += p.dy[i] / pixels;
+      product[size_t(i % c)] += p.dy[i] * normalised_value(p, t, i) / pixels;
+      dweights[size_t(p.weight(t))] += p.dy[i] * normalised_value(p, t, i);
+    }
+    TestTensor<double> expected(p.shape);
+    const double w = p.weights[size_t(p.weight(t))];
+    for (int64_t i = 0; i < p.shape.size(); ++i) {
+      const size_t j = size_t(i % c);
+      expected[i] =
+          !MixedProblem::normalised(t)
+              ? w * p.dy[i]
+              : w * p.inv_std[size_t(t)][j] * (p.dy[i] - mean[j] - normalised_value(p, t, i) * product[j]);
+    }
+    EXPECT_TRUE(compare(p.dx[size_t(t)], expected, 1e-12)) << "term " << t;
+  }
+  for (int t = 0; t < p.count; ++t) {
+    const size_t w = size_t(p.weight(t));
+    EXPECT_NEAR(p.dweights[w], dweights[w], 1e-9) << "term " << t;
   }
 }
 

@@ -120,6 +120,7 @@ TEST(Pool2d, TiesGoToTheFirstMaximumInRowMajorOrder) {
 }
 
 TEST(Pool2d, GradientsInFactorsAreAdded) {
+  constexpr int kParts = 6;  // with the value, more than are read side by side
   for (const PoolCase& k : kPoolCases) {
     Random random(5);
     Stream stream(Device::cpu, 2);
@@ -130,11 +131,11 @@ TEST(Pool2d, GradientsInFactorsAreAdded) {
     std::vector<TestTensor<double>> g;
     std::vector<std::vector<double>> factors;
     std::vector<GradientView<double>> views;
-    for (int part = 0; part < 3; ++part) {  // the second as it is
+    for (int part = 0; part < kParts; ++part) {  // the second as it is
       g.emplace_back(pooled(k), k.x.c + part * k.gap).randomize(random);
       factors.push_back(random_vector<double>(3 * k.x.c, random));
     }
-    for (int part = 0; part < 3; ++part)
+    for (int part = 0; part < kParts; ++part)
       views.emplace_back(g[size_t(part)], y, part == 1 ? nullptr : factors[size_t(part)].data());
     for (int64_t i = 0; i < dy.view().size(); ++i) {
       dy[i] = 0;
@@ -152,11 +153,11 @@ TEST(Pool2d, GradientsInFactorsAreAdded) {
     std::vector<TestTensor<float>> fg;
     std::vector<std::vector<float>> float_factors;
     std::vector<GradientView<float>> float_views;
-    for (size_t part = 0; part < 3; ++part) {
+    for (size_t part = 0; part < kParts; ++part) {
       fg.push_back(g[part].as<float>(k.x.c + int(part) * k.gap));
       float_factors.push_back(convert<float>(factors[part]));
     }
-    for (size_t part = 0; part < 3; ++part)
+    for (size_t part = 0; part < kParts; ++part)
       float_views.emplace_back(fg[part], fy, part == 1 ? nullptr : float_factors[part].data());
     max_pool_backward(stream, fdx, float_views, fx, k.kernel, k.stride, k.padding, 0);
     EXPECT_TRUE(compare(fdx, max, 2e-6)) << k.x << " kernel " << k.kernel;
