@@ -256,6 +256,24 @@ SteadyTimes steady_times(LatencyMeter& meter, const Genotype& genotype, double c
   return best;
 }
 
+SteadyTimes steady_rounds(std::span<const SteadyTimes> rounds, double tolerance) {
+  CHECK(!rounds.empty(), "steady_rounds: no rounds");
+  const auto off = [](const SteadyTimes& round) { return round.control_off; };
+  SteadyTimes all = *std::ranges::min_element(rounds, {}, off);
+  if (all.control_off > tolerance) return all;
+  all = {{}, 0, 0};
+  int count = 0;
+  for (const SteadyTimes& round : rounds) {
+    if (round.control_off > tolerance) continue;
+    all.ms.insert(all.ms.end(), round.ms.begin(), round.ms.end());
+    all.control += round.control, ++count;
+    all.control_off = std::max(all.control_off, round.control_off);
+  }
+  all.control /= count;
+  std::ranges::sort(all.ms);
+  return all;
+}
+
 Campaign read_campaign(const std::string& path) {
   const Table table = read_table(path);
   const CampaignLog log(table);

@@ -86,6 +86,10 @@ struct SteadyTimes {
 SteadyTimes steady_times(LatencyMeter& meter, const Genotype& genotype, double control_ms,
                          double tolerance = kControlTolerance, int tries = 40);
 
+// Rounds of steady_times of one genotype, at least one: the times of those in which the control stayed within
+// tolerance, together, ascending; of none such the round in which it came nearest.
+SteadyTimes steady_rounds(std::span<const SteadyTimes> rounds, double tolerance = kControlTolerance);
+
 // One row per architecture of the first pass: its 224-number code (search_space.h), its latency in ms or
 // other cost in the metric's unit.
 Dataset latency_dataset(const Campaign& campaign);

@@ -234,24 +234,23 @@ class Pipeline {
     progress.finish("validation accuracy " + percent(result.best_valid_accuracy));
   }
 
-  // In turn, round by round, so that a machine that slows down slows all of them.
+  // In turn, round by round, so that a machine that slows down slows all of them; of each network those
+  // rounds count in which the machine was as in the campaign, if there are any.
   void measure_networks() {
     LatencyMeter meter(config_.campaign.latency);
-    std::vector<std::vector<double>> times(report_.networks.size());
-    for (int round = 0; round < config_.final_rounds; ++round) {
-      for (size_t i = 0; i < times.size(); ++i) {
-        NetworkResult& network = report_.networks[i];
-        const SteadyTimes more = steady_times(meter, network.genotype, campaign_.control_ms,
-                                              kControlTolerance, config_.final_tries);
-        times[i].insert(times[i].end(), more.ms.begin(), more.ms.end());
-        network.control_off = std::max(network.control_off, more.control_off);
-      }
+    std::vector<std::vector<SteadyTimes>> rounds(report_.networks.size());
+    for (int round = 0; round < config_.final_rounds; ++round)
+      for (size_t i = 0; i < rounds.size(); ++i)
+        rounds[i].push_back(steady_times(meter, report_.networks[i].genotype, campaign_.control_ms,
+                                         kControlTolerance, config_.final_tries));
+    for (size_t i = 0; i < rounds.size(); ++i) {
+      NetworkResult& network = report_.networks[i];
+      const SteadyTimes steady = steady_rounds(rounds[i]);
+      network.latency_ms = summarise(steady.ms);
+      network.latency_ms.macs = network.macs;
+      network.control_off = steady.control_off;
     }
-    for (size_t i = 0; i < times.size(); ++i) {
-      std::sort(times[i].begin(), times[i].end());
-      report_.networks[i].latency_ms = summarise(times[i]);
-      report_.networks[i].latency_ms.macs = report_.networks[i].macs;
-    }
+    for (const std::string& line : disturbed_lines(report_)) say("measured", line);
     for (const std::string& line : target_lines(report_)) say("target", line);
   }
 

@@ -270,6 +270,21 @@ std::vector<std::string> target_lines(const RunReport& report) {
   return lines;
 }
 
+std::vector<std::string> disturbed_lines(const RunReport& report) {
+  std::string names;
+  double most = 0;
+  for (const NetworkResult& n : report.networks) {
+    if (n.control_off <= kControlTolerance) continue;
+    names += join(names.empty() ? "" : ", ", n.name);
+    most = std::max(most, n.control_off);
+  }
+  if (names.empty()) return {};
+  return {join("DISTURBED MACHINE: the control network never came within ", percent(kControlTolerance),
+               " of its reference (off by up to ", percent(most),
+               ") while these were measured at the end: ", names,
+               ". Their latencies do not compare; measure again on a machine that does nothing else.")};
+}
+
 std::vector<std::string> predictor_lines(const PredictorResult& p) {
   std::vector<std::string> lines;
   if (p.n_test == 0) return lines;
@@ -299,6 +314,7 @@ std::vector<std::string> predictor_lines(const PredictorResult& p) {
 std::string report_table(const RunReport& report) {
   std::string text = aligned_table(network_rows(report)) + '\n';
   for (const std::string& line : target_lines(report)) text += line + '\n';
+  for (const std::string& line : disturbed_lines(report)) text += line + '\n';
   for (const std::string& line : comparisons(report)) text += line + '\n';
   for (const std::string& line : predictor_lines(report.predictor)) text += line + '\n';
   text += join("Time ", format_seconds(report.seconds), ", at most ",

@@ -78,6 +78,7 @@ std::string setting_value(const RunReport& report, const std::string& key, const
 std::string summary(const RunReport& report) {
   std::string html = "<h1>Architecture search with a latency term</h1>\n";
   for (const std::string& line : target_lines(report)) html += paragraph(line);
+  for (const std::string& line : disturbed_lines(report)) html += paragraph(line);
   for (const std::string& line : comparisons(report)) html += "<p class=\"lead\">" + escaped(line) + "</p>\n";
   html += paragraph(join("Preset ", report.preset, ", seed ", report.seed, ", images: ", report.data,
                          ". Finished ", report.date, " after ", format_seconds(report.seconds),

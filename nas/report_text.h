@@ -49,6 +49,8 @@ std::string aligned_table(const std::vector<std::vector<std::string>>& rows);
 bool meets_target(const NetworkResult& network);
 // One sentence per network searched for a target: whether the final measurement lies in its band.
 std::vector<std::string> target_lines(const RunReport& report);
+// Names the networks in whose final measurement the machine was not as in the campaign; empty where it was.
+std::vector<std::string> disturbed_lines(const RunReport& report);
 // The predictor beside ridge regression and the noise, one sentence per entry.
 std::vector<std::string> predictor_lines(const PredictorResult& predictor);
 

@@ -60,6 +60,19 @@ class CampaignTest : public testing::Test {
   CampaignConfig config_;
 };
 
+TEST(SteadyRounds, CountThoseNearTheReference) {
+  const std::vector<SteadyTimes> rounds = {
+      {{5, 7}, 1.7, 0.7}, {{2, 4}, 1.01, 0.015}, {{9}, 1.3, 0.3}, {{1, 3}, 0.99, 0.01}};
+  const SteadyTimes steady = steady_rounds(rounds, 0.02);
+  EXPECT_EQ(steady.ms, (std::vector<double>{1, 2, 3, 4}));
+  EXPECT_DOUBLE_EQ(steady.control, 1);
+  EXPECT_EQ(steady.control_off, 0.015);
+  const SteadyTimes nearest = steady_rounds(rounds, 0.005);
+  EXPECT_EQ(nearest.ms, rounds[3].ms);
+  EXPECT_EQ(nearest.control_off, 0.01);
+  EXPECT_THROW(steady_rounds({}, 0.02), Error);
+}
+
 TEST_F(CampaignTest, HoldsTheSequence) {
   const Campaign campaign = run_campaign(path_, config_);
   ASSERT_EQ(campaign.rows.size(), 23u);

@@ -193,6 +193,11 @@ TEST(ReportTable, IsAlignedAndComparesWithTheBaseline) {
 TEST(ReportTable, SaysWhenTheMachineWasDisturbed) {
   RunReport report = sample_report();
   EXPECT_EQ(count_of(report_table(report), "isturbed"), 0);
+  EXPECT_EQ(count_of(report_table(report), "DISTURBED"), 0);
+  report.networks[1].control_off = 0.081;
+  EXPECT_EQ(count_of(report_table(report), "measured at the end: latency. Their"), 1);
+  EXPECT_EQ(count_of(report_table(report), "(off by up to 8.1%)"), 1);
+  report.networks[1].control_off = 0.019;
   report.predictor.unsettled = 3;
   EXPECT_EQ(count_of(report_table(report), "Disturbed machine: in 3 of 100 stretches"), 1);
   report.predictor.unsettled = 51;
