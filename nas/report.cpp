@@ -279,10 +279,10 @@ std::vector<std::string> disturbed_lines(const RunReport& report) {
     most = std::max(most, n.control_off);
   }
   if (names.empty()) return {};
-  return {join("DISTURBED MACHINE: the control network never came within ", percent(kControlTolerance),
-               " of its reference (off by up to ", percent(most),
-               ") while these were measured at the end: ", names,
-               ". Their latencies do not compare; measure again on a machine that does nothing else.")};
+  return {join(
+      "DISTURBED MACHINE: the control network never came within ", percent(kControlTolerance),
+      " of its reference (off by up to ", percent(most), ") while these were measured at the end: ", names,
+      ". Their latencies may be off by as much; measure again on a machine that does nothing else.")};
 }
 
 std::vector<std::string> predictor_lines(const PredictorResult& p) {
