@@ -100,11 +100,10 @@ inline constinit thread_local uint3 threadIdx{}, blockIdx{};
 inline constinit thread_local dim3 blockDim{}, gridDim{};
 inline constexpr int warpSize = 32;
 
-inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
-inline double rsqrt(double x) { return 1 / std::sqrt(x); }
 inline float __fdividef(float x, float y) { return x / y; }
 inline float __saturatef(float x) { return x > 1 ? 1.0f : x > 0 ? x : 0.0f; }
 // glibc declares functions of these names, so they are macros here.
+#define rsqrt(x) (1 / std::sqrt(x))
 #define __expf(x) ::expf(x)
 #define __logf(x) ::logf(x)
 #define __powf(x, y) ::powf(x, y)

@@ -163,9 +163,12 @@ void check(const char* name, const FusedMlp<float>& op, Tensor y, Tensor x) {
   CHECK(!op.skip_weight == !op.skip_bias, name, ": a linear map needs both weights and bias");
 }
 
+// For weights and activations: the kernels have a flag of their own beside them.
+size_t shared_limit() { return backend::shared_memory_limit() - 16; }
+
 void check_fits(const char* name, const FusedMlp<float>& op) {
   CHECK(op.tickets, name, ": needs tickets on the cuda device");
-  const size_t limit = backend::shared_memory_limit();
+  const size_t limit = shared_limit();
   CHECK(shared_bytes(op) <= limit, name, ": widths ", op.widths(), " need ", (shared_bytes(op) + 1023) / 1024,
         " KiB of shared memory, a block of this device has ", limit / 1024);
 }
@@ -205,7 +208,7 @@ unsigned weight_parts(const FusedMlp<float>& op) {
 
 bool fused_mlp_fits(const FusedMlp<float>& op, Device device) {
   return op.hidden >= 1 && op.hidden <= kMlpHidden && op.members <= kMlpMembers &&
-         (device == Device::cpu || shared_bytes(op) <= backend::shared_memory_limit());
+         (device == Device::cpu || shared_bytes(op) <= shared_limit());
 }
 
 size_t fused_mlp_scratch_bytes(const FusedMlp<float>& op, int64_t rows, Device device) {

@@ -207,7 +207,8 @@ __global__ void gradient_kernel(Tensor dy, const __grid_constant__ Terms terms, 
 void launch_forward(Stream& stream, Tensor y, std::span<const MixedSumTerm<float>> terms,
                     const float* weights) {
   constexpr size_t kShared = 48 * 1024;
-  const int most = int(std::min<size_t>(Terms::kTerms, (kShared / (size_t(y.c) * sizeof(float)) - 1) / 2));
+  const int rows = int(kShared / (size_t(y.c) * sizeof(float)));  // of y.c numbers
+  const int most = std::min(int(Terms::kTerms), (rows - 1) / 2);
   CHECK(most >= 1, "mixed_sum_forward: y ", y.shape(), " has too many channels");
   with_pack(terms_width(y, terms, {}), [&](auto pack) {
     for (size_t first = 0; first < terms.size(); first += size_t(most)) {

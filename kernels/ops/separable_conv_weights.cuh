@@ -78,8 +78,10 @@ struct WarpGradients {
   // The first j and c of a warp.
   __device__ __forceinline__ static int row(int warp) { return warp % kGroupsDown * kRows; }
   __device__ __forceinline__ static int column(int warp) { return warp % kGroups / kGroupsDown * kColumns; }
-  __device__ __forceinline__ void add(const float* g, const float* d, int, int) {
+  // Nothing is staged, and nothing wanted, beyond so many channels of cout and cin.
+  __device__ __forceinline__ void add(const float* g, const float* d, int outputs, int inputs) {
     const int warp = thread_again() / 32;
+    if (row(warp) >= outputs || column(warp) >= inputs) return;
     g += row(warp), d += column(warp);
 #pragma unroll 2
     for (int p = warp / kGroups * kProductDepth; p < Tile::kSize; p += Tile::kLeft * kProductDepth)

@@ -45,11 +45,6 @@ double rms(const std::vector<double>& values) {
 constexpr double kTf32Tolerance = 5e-3;
 
 // TF32 as a case wants it, while this lives.
-struct ScopedTf32 {
-  explicit ScopedTf32(bool on) { set_tf32(on); }
-  ~ScopedTf32() { set_tf32(false); }
-};
-
 void expect_close(const Results& found, const Results& expected, double relative) {
   ASSERT_EQ(found.size(), expected.size());
   for (size_t i = 0; i < found.size(); ++i) {

@@ -214,6 +214,8 @@ const OpCases separable_cases(
                        tf32_case({{1, 6, 6, 12}, 16, 3, 1, 1, false, false, 0, 0}),
                        tf32_case({{2, 8, 5, 16}, 16, 5, 1, 2, true, false, 0, 0}),
                        tf32_case({{1, 5, 7, 36}, 24, 3, 1, 1, true, false, 0, 0}),
+                       tf32_case({{1, 9, 7, 32}, 32, 5, 1, 2, true, false, 0, 0}),
+                       tf32_case({{1, 29, 31, 32}, 32, 1, 1, 1, false, false, 0, 0}, 20),
                        tf32_case({{2, 6, 6, 64}, 72, 3, 2, 1, false, false, 0, 0}),
                        tf32_case({{1, 40, 43, 8}, 16, 1, 1, 1, false, false, 0, 0}, 20),
                        tf32_case({{1, 21, 21, 8}, 64, 1, 1, 1, false, false, 0, 0}, 20),
