@@ -4,6 +4,7 @@ runtime's own graph optimiser: one line of JSON with the times in ms. Needs torc
 import argparse
 import io
 import json
+import statistics
 import time
 
 import numpy
@@ -36,7 +37,7 @@ def main():
             times.append(1e3 * (time.perf_counter() - start))
     times.sort()
     print(json.dumps({"peer": "onnxruntime " + onnxruntime.__version__, "work": "inference", **vars(args),
-                      "median_ms": times[len(times) // 2], "min_ms": times[0]}))
+                      "median_ms": statistics.median(times), "min_ms": times[0]}))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ one-hot codes: one line of JSON with the seconds of all epochs, timed on a few o
 `bench_latency fit --json`, which from 20,000 rows on trains two such mlps at once, each on seven eighths of the rows."""
 import argparse
 import json
+import statistics
 import time
 
 import torch
@@ -43,7 +44,7 @@ for _ in range(args.timed_epochs):
     start = time.perf_counter()
     epoch()
     times.append(time.perf_counter() - start)
-each = sorted(times)[len(times) // 2]
+each = statistics.median(times)
 print(json.dumps({"peer": "torch " + torch.__version__, "samples": args.samples, "epochs": args.epochs,
                   "batch": args.batch, "threads": args.threads, "epoch_seconds": times,
                   "seconds": each * args.epochs}))

@@ -7,6 +7,7 @@
 import argparse
 import json
 import resource
+import statistics
 import time
 
 import torch
@@ -93,7 +94,7 @@ def main():
             times.append(1e3 * (time.perf_counter() - start))
     times.sort()
     peak = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-    print(json.dumps({"peer": "torch " + torch.__version__, **vars(args), "median_ms": times[len(times) // 2],
+    print(json.dumps({"peer": "torch " + torch.__version__, **vars(args), "median_ms": statistics.median(times),
                       "min_ms": times[0], "peak_bytes": peak, "parameters": sum(p.numel() for p in net.parameters())}))
 
 
