@@ -94,10 +94,15 @@ void TensorFile::get(const std::string& name, std::vector<float>& values, const 
   get(name, Tensor(values.data(), {1, 1, 1, int(values.size())}), path);
 }
 
-TensorFile read_tensors(const std::string& path) {
+std::string read_file(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   CHECK(in, path, ": cannot be opened: ", std::strerror(errno));
-  std::string content((std::istreambuf_iterator<char>(in)), {});
+  CHECK((in.peek(), !in.bad()), path, ": cannot be read, expected a file");
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+TensorFile read_tensors(const std::string& path) {
+  const std::string content = read_file(path);
   uint64_t header_bytes = 0;
   CHECK(content.size() >= 8, path, ": expected a safetensors file, found ", content.size(), " bytes");
   std::memcpy(&header_bytes, content.data(), 8);
@@ -144,9 +149,17 @@ void write_tensors(const std::string& path, const TensorFile& file) {
   replace_file(path, content);
 }
 
-void replace_file(const std::string& path, const std::string& content) {
-  const std::string beside = path + ".new";
-  const int fd = ::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+void replace_file(const std::string& given, const std::string& content) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  const fs::file_status status = fs::status(given, ignored);
+  CHECK(!fs::is_directory(status), given, ": cannot be written: it is a folder");
+  // A device or a pipe is written to; of a link its target is replaced.
+  const bool direct = fs::exists(status) && !fs::is_regular_file(status);
+  const bool link = !direct && fs::exists(status) && fs::is_symlink(fs::symlink_status(given, ignored));
+  const std::string path = link ? fs::canonical(given, ignored).string() : given;
+  const std::string beside = direct ? path : path + ".new";
+  const int fd = ::open(beside.c_str(), direct ? O_WRONLY : O_WRONLY | O_CREAT | O_TRUNC, 0644);
   CHECK(fd >= 0, path, ": cannot be written: ", std::strerror(errno));
   size_t done = 0;
   bool good = true;
@@ -156,12 +169,12 @@ void replace_file(const std::string& path, const std::string& content) {
     good = n >= 0;
     if (good) done += size_t(n);
   }
-  good = good && ::fsync(fd) == 0;
-  const int error = errno;
+  good = good && (direct || ::fsync(fd) == 0);
+  int error = errno;
   ::close(fd);
-  if (!good) ::unlink(beside.c_str());
+  if (good && !direct) good = ::rename(beside.c_str(), path.c_str()) == 0, error = errno;
+  if (!good && !direct) ::unlink(beside.c_str());
   CHECK(good, path, ": cannot be written: ", std::strerror(error));
-  CHECK(::rename(beside.c_str(), path.c_str()) == 0, path, ": cannot be replaced: ", std::strerror(errno));
 }
 
 }  // namespace lanas

@@ -36,7 +36,11 @@ struct TensorFile {
 TensorFile read_tensors(const std::string& path);
 void write_tensors(const std::string& path, const TensorFile& file);
 
-// Replaces the file at `path` by `content`, atomically as above.
+// A file's bytes; Error naming it where it cannot be read or is a folder.
+std::string read_file(const std::string& path);
+
+// Replaces the file at `path` by `content`, atomically as above; of a link its target. A device or a pipe is
+// written to instead.
 void replace_file(const std::string& path, const std::string& content);
 
 }  // namespace lanas

@@ -2,11 +2,8 @@
 // it is), transfer (a new device from few samples), network (one network's latency as a distribution),
 // predict, step (a training step), kernels (what a network's time is made of). Exit codes: 0 done, 2 wrong
 // input or a failure told in one line, 130 stopped by a signal.
-#include <cstdio>
-
 #include "bench/common.h"
 #include "nas/command_line.h"
-#include "nas/interrupt.h"
 
 namespace lanas::bench {
 namespace {
@@ -28,16 +25,4 @@ void run(int argc, char** argv) {
 }  // namespace
 }  // namespace lanas::bench
 
-int main(int argc, char** argv) {
-  lanas::catch_stop_signals();
-  try {
-    lanas::bench::run(argc, argv);
-    return 0;
-  } catch (const lanas::Interrupted& e) {
-    std::fprintf(stderr, "%s\n", e.what());
-    return 130;
-  } catch (const std::exception& e) {
-    std::fprintf(stderr, "bench_latency: %s\n", e.what());
-    return 2;
-  }
-}
+int main(int argc, char** argv) { return lanas::run_program("bench_latency", argc, argv, lanas::bench::run); }

@@ -10,6 +10,7 @@
 #include "kernels/core/limits.h"
 #include "kernels/core/precision.h"
 #include "kernels/vendor/choices.h"
+#include "nas/command_line.h"
 #include "nas/machine.h"
 
 namespace lanas::bench {
@@ -20,7 +21,7 @@ void add_common(CLI::App& app, Common& common, bool table) {
   app.add_option("--threads", common.threads, "worker threads; 0: all cores")
       ->capture_default_str()
       ->check(CLI::Range(0, 4096));
-  app.add_option("--seed", common.seed, "of all that is drawn at random")->capture_default_str();
+  add_seed(app, common.seed, "of all that is drawn at random");
   app.add_option("--json", common.json, "write the result as JSON to FILE, or - for standard output");
   if (table) app.add_option("--csv", common.csv, "write the table as CSV to FILE, or - for standard output");
   app.add_flag("--quiet", common.quiet, "no progress lines");

@@ -138,6 +138,8 @@ struct FitCommand {
     options.split_seed = options.regressor.seed = common.seed;
     options.mlp_alone = mlp_alone;
     options.noise_mape = source.noise_mape;
+    const std::string unit = target_unit(source);
+    options.regressor.unit = unit;
     std::optional<Regressor> regressor;
     Progress progress("fit", 1, common.quiet);
     const FitReport report = fit_report(source.data, options, stream, &regressor);
@@ -145,12 +147,18 @@ struct FitCommand {
     if (!save.empty()) regressor->save(save);
 
     TextTable table{{"model", "mape_%", "median_%", "within_1_%", "within_5_%", "within_10_%", "spearman",
-                     "kendall", "mae_ms", "cheapest_tenth_%"},
+                     "kendall", "mae_" + (unit.empty() ? "target" : unit), "cheapest_tenth_%"},
                     {}};
     add_row(table, "regressor", report.test);
     add_row(table, "ridge", report.linear);
     Json json = report;
     if (!json.contains("mlp_alone_mape")) json["mlp_alone_mape"] = nullptr;
+    json["unit"] = unit;
+    for (const std::string name : {"mae", "linear_mae"}) {
+      if (unit == "ms") break;
+      json[name] = json[name + "_ms"];
+      json.erase(name + "_ms");
+    }
     json["seed"] = common.seed;
     json["machine"] = machine_json(stream);
     const Split split = split_by_architecture(source.data, split_rows(source.data), common.seed);
@@ -198,6 +206,11 @@ struct FitCommand {
               {fitted, linear});
   }
 
+  // A table of numbers does not say what its target is.
+  static std::string target_unit(const Source& source) {
+    return source.metric == CostMetric::latency && source.macs.empty() ? "" : metric_unit(source.metric);
+  }
+
   int split_rows(const Dataset& rows) const { return train > 0 ? train : rows.rows * 4 / 5; }
 
   static std::string notes(const FitReport& r) {
@@ -211,7 +224,7 @@ struct FitCommand {
       all += text;
     }
     if (r.noise_mape > 0) {
-      std::snprintf(text, sizeof text, "measuring again differs by %.3f%%\n", 100 * r.noise_mape);
+      std::snprintf(text, sizeof text, "the noise of one measurement is %.3f%%\n", 100 * r.noise_mape);
       all += text;
     }
     return all;

@@ -63,7 +63,10 @@ struct KernelsCommand {
     sub->add_flag("--loading", loading,
                   "the order of an epoch of 25,000 images and a training batch of them (then of 64)")
         ->excludes(g);
-    sub->add_option("--sweep", sweep, "channels, batch or threads: the network's time at each of --values")
+    sub->add_option("--sweep", sweep,
+                    "channels, batch or threads: the network's time, op by op over the whole batch, at each "
+                    "of --values; "
+                    "`network` times batches as they are deployed, in chunks")
         ->needs(g);
     sub->add_option("--values", values, "of the sweep")->delimiter(',');
     sub->add_option("--plot", plot, "draw the sweep, or the ops' shares, into an SVG file");

@@ -154,6 +154,7 @@ struct NetworkCommand {
     config.threads = threads;
     config.min_repeats = config.max_repeats = repeats;
     config.max_wait_share = 0;  // the distribution as it is, neighbours included
+    config.min_repeat_ms = 0;   // of single passes, not of means of several
     Measured m{batch, threads, 0, {}};
     m.times_ms = LatencyMeter(config).times(g, &m.macs);
     return m;

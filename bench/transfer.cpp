@@ -4,6 +4,7 @@
 // predictors.
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "bench/common.h"
 #include "bench/fit_source.h"
@@ -165,16 +166,33 @@ struct TransferCommand {
     return pairs;
   }
 
+  // The source's rows of architectures that are not tested on: campaigns of one seed hold the same ones.
+  static Dataset without(const Dataset& rows, const Dataset& tested, const std::string& path) {
+    const auto code = [](const Dataset& of, int r) {
+      return std::vector<float>(of.row(r), of.row(r) + of.columns);
+    };
+    std::set<std::vector<float>> codes;
+    for (int r = 0; r < tested.rows; ++r) codes.insert(code(tested, r));
+    std::vector<int> kept;
+    for (int r = 0; r < rows.rows; ++r)
+      if (!codes.contains(code(rows, r))) kept.push_back(r);
+    CHECK(kept.size() >= 2, path, ": expected architectures other than the ", tested.rows,
+          " of the target that are tested on, found ", kept.size());
+    return take_rows(rows, kept);
+  }
+
   std::vector<Pair> campaigns(Stream& stream) const {
     CHECK(!target_campaign.empty(), "transfer: expected --data or --target-campaign");
     CHECK(!source_campaigns.empty() || !predictors.empty(),
           "transfer: expected --source-campaign or --predictor");
     const Source source = read_campaigns({target_campaign});
+    const Parts where = parts(source.data);
     std::vector<std::vector<double>> said;
     std::string names;
     for (const std::string& path : source_campaigns) {
       const Source other = read_campaigns({path});
-      said.push_back(fit_source(other.data, other.data.y, stream).predict(source.data));
+      const Dataset train = without(other.data, take_rows(source.data, where.test), path);
+      said.push_back(fit_source(train, train.y, stream).predict(source.data));
       names += (names.empty() ? "" : " ") + path;
     }
     for (const std::string& path : predictors) {
@@ -188,7 +206,7 @@ struct TransferCommand {
     for (const std::vector<double>& s : said) all.push_back(&s);
     std::vector<int> group;  // op counts, apart for the two kinds of cell
     for (int i = 0; i < kCodeSize; ++i) group.push_back(i / kCellCode * kOps + i % kOps);
-    std::vector<Pair> pairs = {evaluate_pair(source.data, source.data.y, parts(source.data), all, group)};
+    std::vector<Pair> pairs = {evaluate_pair(source.data, source.data.y, where, all, group)};
     pairs[0].source = names;
     pairs[0].target = target_campaign;
     return pairs;

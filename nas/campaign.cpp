@@ -243,6 +243,7 @@ SteadyTimes steady_times(LatencyMeter& meter, const Genotype& genotype, double c
   SteadyTimes best;
   double best_off = std::numeric_limits<double>::infinity();
   for (int i = 0; i < tries && best_off > tolerance; ++i) {
+    if (stop_requested()) throw Interrupted("stopped");
     if (i > 0) std::this_thread::sleep_for(std::chrono::milliseconds(50));
     const double before = control_ratio(meter, control_ms);
     if (std::abs(before - 1) > tolerance && i + 1 < tries && !best.ms.empty()) continue;

@@ -82,7 +82,7 @@ struct SteadyTimes {
   double control_off = 0;  // how far it was from its reference before or after, relative
 };
 // Measured while the middle control is within tolerance of control_ms before and after; after `tries`
-// attempts the one with the control nearest to it.
+// attempts the one with the control nearest to it. Throws Interrupted after a stop signal, between attempts.
 SteadyTimes steady_times(LatencyMeter& meter, const Genotype& genotype, double control_ms,
                          double tolerance = kControlTolerance, int tries = 40);
 

@@ -1,7 +1,11 @@
 #include "nas/check_settings.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 
 namespace lanas {
@@ -33,6 +37,11 @@ void count_fits(const char* flag, int count, const ImageData& data) {
 void image_fits(int image, int classes, const ImageData& data) {
   CHECK(image == data.side && classes == data.classes, "--image: expected ", data.side,
         ", the side of the images of ", data.name, ", found ", image);
+}
+
+// How many numbers name the same search.
+auto same_names(const std::vector<double>& numbers, double number) {
+  return std::ranges::count_if(numbers, [&](double other) { return join(other) == join(number); });
 }
 
 }  // namespace
@@ -70,23 +79,29 @@ void check_retrain_settings(const RetrainConfig& c) {
   CHECK(c.drop_path >= 0 && c.drop_path < 1, "--drop-path: expected 0 or more, below 1, found ", c.drop_path);
 }
 
+void check_latency_settings(const RunConfig& c) {
+  whole("--eval-channels", c.retrain.network.channels, 1, 4096);
+  whole("--eval-layers", c.retrain.network.layers, 1, 1000);
+  whole("--latency-batch", c.campaign.latency.network.batch, 1, 65536);
+  whole("--latency-threads", c.campaign.latency.threads, 1, 1024);
+}
+
 void check_run_settings(const RunConfig& c) {
   CHECK(!c.lambdas.empty() || !c.targets_ms.empty(), "--lambdas: expected at least one number");
   for (const double target : c.targets_ms) {
     CHECK(target > 0 && std::isfinite(target), "--target-ms: expected milliseconds above 0, found ", target);
-    CHECK(std::count(c.targets_ms.begin(), c.targets_ms.end(), target) == 1,
-          "--target-ms: expected different numbers, found ", target, " twice");
+    CHECK(same_names(c.targets_ms, target) == 1,
+          "--target-ms: expected numbers that differ in six digits, found ", target, " twice");
   }
   for (size_t i = 0; i < c.lambdas.size(); ++i) {
     const double lambda = c.lambdas[i];
     CHECK(lambda >= 0 && std::isfinite(lambda), "--lambdas: expected numbers >= 0, found ", lambda);
-    CHECK(std::count(c.lambdas.begin(), c.lambdas.end(), lambda) == 1,
-          "--lambdas: expected different numbers, found ", lambda, " twice");
+    CHECK(same_names(c.lambdas, lambda) == 1, "--lambdas: expected numbers that differ in six digits, found ",
+          lambda, " twice");
   }
   whole("--random", c.random_networks, 0, 1000);
   whole("--latency-samples", c.latency_samples, 5, kMany);  // fewer cannot be split to train and test on
-  whole("--latency-batch", c.campaign.latency.network.batch, 1, 65536);
-  whole("--latency-threads", c.campaign.latency.threads, 1, 1024);
+  check_latency_settings(c);
   whole("--latency-redos", c.campaign.max_redos, 0, 1000);
   CHECK(c.campaign.latency.max_wait_share >= 0, "--latency-wait-share: expected at least 0, found ",
         c.campaign.latency.max_wait_share);
@@ -107,14 +122,27 @@ void check_retrain_images(const RetrainConfig& c, const ImageData& data) {
   count_fits("--eval-images", c.images, data);
   batch_fits("--eval-batch", c.network.batch, 1 - c.validation_fraction,
              c.images > 0 ? c.images : data.train_count());
+  const int count = c.images > 0 ? c.images : data.train_count();
+  CHECK(std::lround((1 - c.validation_fraction) * count) < count, "--eval-images: ", count,
+        " images leave none to validate on");
 }
 
 void check_json_target(const std::string& path) {
   if (path.empty() || path == "-") return;
-  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  check_writable("--json", path);
+}
+
+void check_writable(const char* flag, const std::string& path) {
+  namespace fs = std::filesystem;
   std::error_code ignored;
-  CHECK(folder.empty() || std::filesystem::is_directory(folder, ignored), "--json ", path,
+  const fs::file_status status = fs::status(path, ignored);
+  CHECK(!fs::is_directory(status), flag, " ", path, ": is a folder, expected a file");
+  if (fs::exists(status) && !fs::is_regular_file(status)) return;  // a device or a pipe
+  const fs::path folder = fs::path(path).parent_path();
+  CHECK(folder.empty() || fs::is_directory(folder, ignored), flag, " ", path,
         ": no such folder: ", folder.string());
+  CHECK(access(folder.empty() ? "." : folder.c_str(), W_OK) == 0, flag, " ", path,
+        ": cannot be written: ", std::strerror(errno));
 }
 
 }  // namespace lanas

@@ -5,6 +5,7 @@
 
 #include "autograd/plan.h"
 #include "nas/batch_loader.h"
+#include "nas/interrupt.h"
 
 namespace lanas {
 namespace {
@@ -51,15 +52,20 @@ double Confusion::recall(int truth) const {
 }
 
 Confusion test_confusion(Stream& stream, TrainedNetwork& trained, const ImageData& data) {
-  CHECK(data.name == trained.data_name && data.classes == trained.config.classes &&
-            data.side == trained.config.image,
-        "test_confusion: the network was trained on ", trained.data_name, ", the images are ", data.name);
+  const auto text = [](const std::string& name, int side, int classes) {
+    return join(name, " (", side, " x ", side, ", ", classes, " classes)");
+  };
+  const std::string expected = text(trained.data_name, trained.config.image, trained.config.classes),
+                    found = text(data.name, data.side, data.classes);
+  CHECK(found == expected, "test_confusion: the network was trained on ", expected, ", the images are ",
+        found);
   Evaluation evaluation(trained, trained.config.batch);
   Network& network = evaluation.network;
   BatchLoader loader(stream, data, true);
   Confusion confusion{data.classes, std::vector<int64_t>(size_t(data.classes) * size_t(data.classes))};
   std::vector<int> indices;
   for (int first = 0; first < data.test_count(); first += trained.config.batch) {
+    if (stop_requested()) throw Interrupted("stopped");
     indices.resize(size_t(std::min(trained.config.batch, data.test_count() - first)));
     std::iota(indices.begin(), indices.end(), first);
     loader.load(stream, network.tape.data(network.images), network.tape.data(network.labels), indices,

@@ -1,12 +1,18 @@
 #include "nas/command_line.h"
 
+#include <fcntl.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <csignal>
+#include <cstdio>
 #include <fstream>
+#include <iostream>
 #include <numeric>
 #include <sstream>
 
 #include "kernels/core/check.h"
+#include "nas/interrupt.h"
 #include "nas/pipeline.h"
 #include "predictor/csv.h"
 
@@ -51,7 +57,8 @@ std::string toml_value(const std::string& text) {
   return words;
 }
 
-std::vector<std::string> read_config(const std::string& path, const std::string& command) {
+std::vector<std::string> read_config(const std::string& path, const std::string& command,
+                                     const std::vector<std::string>& commands) {
   std::ifstream file(path);
   std::string line, section;
   CHECK(file && (file.peek(), !file.bad()), path, ": cannot be read, expected a TOML file with the options");
@@ -61,6 +68,8 @@ std::vector<std::string> read_config(const std::string& path, const std::string&
     if (line.empty()) continue;
     if (line.front() == '[' && line.back() == ']' && line.find('=') == line.npos) {
       section = trimmed(line.substr(1, line.size() - 2));
+      CHECK(std::ranges::count(commands, section) == 1, path, ":", number,
+            ": expected a section of a command, found '", line.substr(0, 60), "'");
       continue;
     }
     const size_t equals = line.find('=');
@@ -68,6 +77,7 @@ std::vector<std::string> read_config(const std::string& path, const std::string&
           ": expected key = value, found '", line.substr(0, 60), "'");
     if (!section.empty() && section != command) continue;
     const std::string key = unquoted(trimmed(line.substr(0, equals)));
+    CHECK(key != "config", path, ":", number, ": a config file cannot name another");
     words.push_back("--" + key + "=" + toml_value(trimmed(line.substr(equals + 1))));
   }
   CHECK(file.eof(), path, ": cannot be read, expected a TOML file with the options");
@@ -134,6 +144,37 @@ std::string parse_complaint(const CLI::App& app, const CLI::ParseError& error) {
 
 }  // namespace
 
+int run_program(const char* name, int argc, char** argv, void (*run)(int, char**)) {
+  for (const int fd : {0, 1, 2})  // closed ones would become those of the first files that are opened
+    if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 0 ? O_RDONLY : O_WRONLY) < 0) return 2;
+  std::signal(SIGXFSZ, SIG_IGN);  // a file too large for the limits is an error of writing
+  catch_stop_signals();
+  try {
+    run(argc, argv);
+    CHECK(std::cout.flush() && std::fflush(stdout) == 0 && !std::ferror(stdout),
+          "standard output cannot be written");
+    return 0;
+  } catch (const Interrupted& e) {
+    std::fprintf(stderr, "%s\n", e.what());
+    return 130;
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "%s: out of memory: a smaller batch or network needs less\n", name);
+    return 2;
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "%s: %s\n", name, e.what());
+    return 2;
+  }
+}
+
+void add_seed(CLI::App& app, uint64_t& seed, const char* help) {
+  app.add_option("--seed", seed, help)->capture_default_str()->check([](const std::string& text) {
+    const bool digits = !text.empty() && text.find_first_not_of("0123456789") == text.npos;
+    const bool fits = text.size() < 19 || (text.size() == 19 && text <= "1152921504606846975");
+    return digits && fits ? std::string()
+                          : "expected a whole number from 0 to 2^60 - 1, found '" + text + "'";
+  });
+}
+
 void parse_words(CLI::App& app, std::vector<std::string> words) {
   std::reverse(words.begin(), words.end());  // CLI11 takes them from the back
   try {
@@ -153,11 +194,12 @@ std::string option_value(const std::vector<std::string>& arguments, const std::s
   return value;
 }
 
-std::vector<std::string> with_config_file(std::vector<std::string> arguments) {
+std::vector<std::string> with_config_file(std::vector<std::string> arguments,
+                                          const std::vector<std::string>& commands) {
   const std::string path = option_value(arguments, "--config");
   if (path.empty() || arguments[0].starts_with("-")) return arguments;
   std::vector<std::string> all = {arguments[0]};
-  const std::vector<std::string> words = read_config(path, arguments[0]);
+  const std::vector<std::string> words = read_config(path, arguments[0], commands);
   all.insert(all.end(), words.begin(), words.end());
   for (size_t i = 1; i < arguments.size(); ++i) {
     if (arguments[i] == "--config")
@@ -169,8 +211,14 @@ std::vector<std::string> with_config_file(std::vector<std::string> arguments) {
 }
 
 std::vector<std::string> with_resumed(std::vector<std::string> arguments) {
+  const auto gives = [&](const std::string& option) {
+    return std::ranges::any_of(arguments,
+                               [&](auto& word) { return word == option || word.starts_with(option + "="); });
+  };
+  if (arguments.empty() || arguments[0] != "run" || !gives("--resume")) return arguments;
   const std::string folder = option_value(arguments, "--resume");
-  if (folder.empty() || arguments[0] != "run") return arguments;
+  CHECK(!folder.empty(), "--resume: expected the folder of a run, found an empty name");
+  CHECK(!gives("--out"), "--resume ", folder, ": goes on there, expected no --out");
   std::vector<std::string> all = read_run_arguments(folder);
   all.insert(all.end(), arguments.begin() + 1, arguments.end());
   all.insert(all.end(), {"--out", folder});

@@ -6,6 +6,7 @@
 #include "autograd/checkpoint.h"
 #include "kernels/core/limits.h"
 #include "kernels/core/precision.h"
+#include "nas/command_line.h"
 #include "nas/commands.h"
 
 namespace lanas {
@@ -24,7 +25,7 @@ void add_common(CLI::App& app, Common& common) {
   app.add_option("--device", common.device, "auto, cpu or cuda")->capture_default_str();
   app.add_flag("--tf32", common.tf32, "cuda: matrix products may round to TF32");
   app.add_option("--threads", common.threads, "worker threads; 0: all cores")->capture_default_str();
-  app.add_option("--seed", common.seed, "the same seed gives the same bits")->capture_default_str();
+  add_seed(app, common.seed, "the same seed gives the same bits");
   app.add_option("--json", common.json, "write the result as JSON to FILE, or - for standard output");
   app.add_flag("--quiet", common.quiet, "no progress lines");
   app.add_option("--config", common.config,

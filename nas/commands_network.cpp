@@ -1,6 +1,7 @@
 // commands_network.cpp -- what is done with a trained network: `lanas_train evaluate` (accuracy and confusion
 // on the test images), `predict` (classes of pictures), `export` (ONNX, and the genotype for DARTS's code).
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <cstdio>
 #include <iostream>
@@ -134,6 +135,15 @@ struct ExportCommand {
 
   void run() {
     CHECK(!onnx.empty() || !genotype.empty(), "export: expected --onnx or --genotype-out");
+    CHECK(onnx != genotype, "--onnx and --genotype-out: expected two files, found ", onnx, " for both");
+    const auto word = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; };
+    CHECK(!name.empty() && std::ranges::all_of(name, word) &&
+              !std::isdigit(static_cast<unsigned char>(name[0])),
+          "--name: expected a name of letters, digits and _, found '", name, "'");
+    common.chosen();
+    check_json_target(common.json);
+    if (!onnx.empty()) check_writable("--onnx", onnx);
+    if (!genotype.empty()) check_writable("--genotype-out", genotype);
     const TrainedNetwork network = load_trained(checkpoint);
     if (!onnx.empty()) replace_file(onnx, onnx_model(network));
     if (!genotype.empty()) replace_file(genotype, name + " = " + write_genotype(network.genotype) + "\n");

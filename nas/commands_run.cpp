@@ -9,6 +9,7 @@
 #include "nas/check_settings.h"
 #include "nas/command_line.h"
 #include "nas/commands.h"
+#include "nas/folder_lock.h"
 #include "nas/seeds.h"
 
 namespace lanas {
@@ -89,6 +90,9 @@ struct RunCommand {
     std::istringstream names(metrics);
     for (std::string name; std::getline(names, name, ',');) config.metrics.push_back(parse_metric(name));
     CHECK(!config.metrics.empty(), "--metric: expected latency, macs or peak-memory, found none");
+    for (const CostMetric metric : config.metrics)
+      CHECK(std::ranges::count(config.metrics, metric) == 1, "--metric: ", metric_name(metric),
+            " twice, expected different ones");
     CHECK(baseline == "random" || baseline == "none", "--baseline: expected random or none, found '",
           baseline, "'");
     if (baseline == "none") config.random_networks = 0;
@@ -102,6 +106,13 @@ struct RunCommand {
     config.search.latency.mode = parse_latency_mode(mode);
     config.resume = !resume.empty();
     config.arguments = arguments;
+    // A run may be resumed from another folder than the one it was started in.
+    for (const auto& [flag, path] :
+         {std::pair("--data", &config.data_folder), std::pair("--latency", &config.latency_table)}) {
+      if (path->empty()) continue;
+      *path = std::filesystem::absolute(*path).lexically_normal().string();
+      config.arguments.insert(config.arguments.end(), {flag, *path});
+    }
     if (!seeds.empty()) return run_seeds();
     const RunReport report = run_pipeline(config);
     if (common.json != "-") std::cout << report_table(report);
@@ -116,16 +127,20 @@ struct RunCommand {
             "--seeds: expected different whole numbers, found ", n);
     const std::string base = config.folder.empty() ? default_folder(config, "seeds") : config.folder;
     const std::string begun = base + "/arguments.json";
+    CHECK(!std::filesystem::exists(base + "/settings.json"), base,
+          ": holds the run of one seed, expected one of several");
     CHECK(config.resume == std::filesystem::exists(begun), base,
           config.resume ? ": holds no run to resume"
                         : ": holds a run already; go on with --resume or choose another --out");
     make_folder(base);
-    if (!config.resume) replace_file(begun, Json(arguments).dump() + "\n");
+    const FolderLock lock(base);
+    if (!config.resume) replace_file(begun, Json(config.arguments).dump() + "\n");
     std::vector<RunReport> reports;
     for (const double n : numbers) {
       RunConfig one = config;
       one.seed = uint64_t(n);
       one.folder = join(base, "/seed-", one.seed);
+      one.resume_folder = base;
       one.resume = std::filesystem::exists(one.folder + "/arguments.json");
       if (reports.size() && one.latency_table.empty()) one.latency_table = first_table(base, numbers[0]);
       one.arguments = without_seeds();
@@ -141,17 +156,17 @@ struct RunCommand {
   }
 
   static std::string first_table(const std::string& base, double seed) {
-    return join(base, "/seed-", uint64_t(seed), "/latency.csv");
+    return (std::filesystem::absolute(base) / join("seed-", uint64_t(seed)) / "latency.csv").string();
   }
 
   // The words that a single run of these was started with.
   std::vector<std::string> without_seeds() const {
     std::vector<std::string> words;
-    for (size_t i = 0; i < arguments.size(); ++i) {
-      if (arguments[i] == "--seeds")
+    for (size_t i = 0; i < config.arguments.size(); ++i) {
+      if (config.arguments[i] == "--seeds")
         ++i;
-      else if (!arguments[i].starts_with("--seeds="))
-        words.push_back(arguments[i]);
+      else if (!config.arguments[i].starts_with("--seeds="))
+        words.push_back(config.arguments[i]);
     }
     return words;
   }

@@ -39,6 +39,9 @@ struct ShowCommand {
 
   void run() {
     CHECK(genotype.empty() != supernet.empty(), "show: expected --genotype or --supernet");
+    CHECK(svg.empty() || supernet.empty(), "--svg: draws a genotype, found --supernet");
+    if (!svg.empty()) check_writable("--svg", svg);
+    common.chosen();
     check_json_target(common.json);
     CHECK(network.classes > 0 && network.classes <= 1'000'000, "--classes: expected 1 to 1000000, found ",
           network.classes);

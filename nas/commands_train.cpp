@@ -10,6 +10,7 @@
 #include "nas/commands.h"
 #include "nas/decode.h"
 #include "nas/draw.h"
+#include "nas/folder_lock.h"
 #include "nas/memory_need.h"
 #include "nas/progress.h"
 #include "nas/settings.h"
@@ -24,6 +25,7 @@ struct SearchCommand {
   RunConfig config;
   std::string mode, predictor, out = "runs/search";
   double lambda = 0, target_ms = 0;
+  CLI::Option* given_reference = nullptr;
 
   CLI::App* add(CLI::App& app) {
     mode = latency_mode_name(config.search.latency.mode);
@@ -48,9 +50,9 @@ struct SearchCommand {
     sub->add_option("--latency-threads", config.campaign.latency.threads,
                     "threads of the measured forward pass")
         ->capture_default_str();
-    sub->add_option("--reference-ms", config.search.latency.reference_ms,
-                    "latency that counts as 1 in the term")
-        ->capture_default_str();
+    given_reference = sub->add_option("--reference-ms", config.search.latency.reference_ms,
+                                      "latency that counts as 1 in the term; default: the mean of what the "
+                                      "predictor was trained on, as in run");
     add_checkpoint_seconds(*sub, config);
     add_search_options(*sub, config, mode);
     return sub;
@@ -59,6 +61,9 @@ struct SearchCommand {
   void run() {
     check_json_target(common.json);
     check_search_settings(config.search);
+    check_latency_settings(config);
+    CHECK(lambda == 0 || target_ms == 0, "--lambda ", lambda, " and --target-ms ", target_ms,
+          ": expected one of them, as a target's lambda is learned");
     CHECK(lambda >= 0 && std::isfinite(lambda), "--lambda: expected a number >= 0, found ", lambda);
     CHECK(lambda == 0 || !predictor.empty(), "--lambda ", lambda, ": expected --predictor, found none");
     Stream stream(common.chosen(), common.threads);
@@ -71,7 +76,12 @@ struct SearchCommand {
     CHECK(target_ms == 0 || !predictor.empty(), "--target-ms ", target_ms,
           ": expected --predictor, found none");
     std::optional<Regressor> regressor;
-    if (!predictor.empty()) regressor.emplace(Regressor::load(predictor));
+    if (!predictor.empty()) {
+      regressor.emplace(Regressor::load(predictor));
+      CHECK(regressor->unit() == "ms", predictor, ": predicts ",
+            regressor->unit().empty() ? "a number without a unit" : regressor->unit(), ", expected ms");
+      if (given_reference->count() == 0) config.search.latency.reference_ms = regressor->mean_target();
+    }
     const ImageData data = load_image_data(config.data_folder);
     config.search.supernet.image = config.retrain.network.image = data.side;
     config.search.supernet.classes = config.retrain.network.classes = data.classes;
@@ -81,6 +91,7 @@ struct SearchCommand {
     check_memory("the search", need, available, config.search.supernet.batch, "--batch", "--channels");
     if (target_ms > 0) prepare_target(*regressor);
     make_folder(out);
+    const FolderLock lock(out);
     if (!common.quiet) std::fprintf(stderr, "%s\n", memory_text("the search", need, available).c_str());
     Progress progress("search", 1, common.quiet);
     SearchHooks hooks;
@@ -161,6 +172,7 @@ struct RetrainCommand {
     check_memory("retraining", need, available, config.retrain.network.batch, "--eval-batch",
                  "--eval-channels");
     make_folder(out);
+    const FolderLock lock(out);
     if (!common.quiet) std::fprintf(stderr, "%s\n", memory_text("retraining", need, available).c_str());
     Progress progress("retrain", 1, common.quiet);
     RetrainHooks hooks;

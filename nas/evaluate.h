@@ -10,15 +10,15 @@ namespace lanas {
 
 struct Accuracy {
   double accuracy = 0;  // fraction of images classified right
-  double loss = 0;      // mean cross entropy over whole batches; the last, incomplete batch is left out of it
+  double loss = 0;      // mean cross entropy of the logits: no smoothing, no auxiliary head
   int64_t images = 0;
 };
 
-// What a network lends to evaluation. `plan` gives logits and loss and does not train.
+// What a network lends to evaluation. `plan` gives logits and does not train.
 struct Evaluated {
   Plan& plan;
   const Tape& tape;
-  Var images, labels, logits, loss;
+  Var images, labels, logits;
 };
 
 Accuracy evaluate(Stream& stream, Evaluated network, BatchLoader& loader, std::span<const int> indices);

@@ -261,7 +261,10 @@ ImageData load_kind(const std::string& given) {
 
 ImageData load_image_data(const std::string& folder) {
   try {
-    return load_kind(folder);
+    ImageData data = load_kind(folder);
+    for (const Bytes* part : {&data.train_images, &data.train_labels})
+      data.checksum = uint32_t(crc32_z(data.checksum, part->data(), part->size()));
+    return data;
   } catch (const fs::filesystem_error& error) {  // a folder without permission, a failing disk
     throw Error(join(folder, ": cannot be read (", error.code().message(), "), expected a data folder"));
   }

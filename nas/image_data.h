@@ -20,6 +20,7 @@ struct ImageData {
   int side = 0, classes = 0;
   std::vector<uint8_t> train_images, train_labels, test_images, test_labels;
   float mean[3] = {}, stddev[3] = {};  // per channel, of pixels scaled to [0, 1]
+  uint32_t checksum = 0;  // CRC-32 of training images and labels: which set a checkpoint belongs to
 
   int train_count() const { return int(train_labels.size()); }
   int test_count() const { return int(test_labels.size()); }

@@ -77,6 +77,7 @@ Picture read_png([[maybe_unused]] const std::string& text, const std::string& pa
     CHECK(image.width <= kLargest && image.height <= kLargest, path, ": a picture of ", image.width, " x ",
           image.height, ", expected sides up to ", kLargest);
     image.format = PNG_FORMAT_RGB;
+    image.flags |= PNG_IMAGE_FLAG_16BIT_sRGB;  // 16 bits a channel are not linear light, as 8 are not
     picture.width = int(image.width);
     picture.height = int(image.height);
     picture.rgb.resize(PNG_IMAGE_SIZE(image));

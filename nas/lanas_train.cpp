@@ -1,10 +1,7 @@
 // lanas_train.cpp -- the command line; its subcommands stand in commands_*.cpp. Exit codes: 0 done, 2 wrong
 // input or a failure told in one line, 130 stopped by a signal after a checkpoint.
-#include <cstdio>
-
 #include "nas/command_line.h"
 #include "nas/commands.h"
-#include "nas/interrupt.h"
 
 namespace lanas {
 namespace {
@@ -15,7 +12,8 @@ void run(int argc, char** argv) {
       "lanas_train"};
   app.require_subcommand(1);
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
-  const std::vector<std::string> arguments = with_resumed(with_config_file({argv + 1, argv + argc}));
+  const std::vector<std::string> arguments = with_resumed(with_config_file(
+      {argv + 1, argv + argc}, {"run", "search", "retrain", "evaluate", "predict", "export", "show"}));
   const std::string preset_name =
       option_value(arguments, "--preset");  // other options override the preset's values
   const RunConfig defaults = preset(preset_name.empty() ? "quick" : preset_name);
@@ -30,19 +28,4 @@ void run(int argc, char** argv) {
 }  // namespace
 }  // namespace lanas
 
-int main(int argc, char** argv) {
-  lanas::catch_stop_signals();
-  try {
-    lanas::run(argc, argv);
-    return 0;
-  } catch (const lanas::Interrupted& e) {
-    std::fprintf(stderr, "%s\n", e.what());
-    return 130;
-  } catch (const std::bad_alloc&) {
-    std::fprintf(stderr, "lanas_train: out of memory: a smaller batch or network needs less\n");
-    return 2;
-  } catch (const std::exception& e) {
-    std::fprintf(stderr, "lanas_train: %s\n", e.what());
-    return 2;
-  }
-}
+int main(int argc, char** argv) { return lanas::run_program("lanas_train", argc, argv, lanas::run); }

@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 
 #include "kernels/core/precision.h"
@@ -10,6 +9,7 @@
 #include "kernels/vendor/choices.h"
 #include "nas/check_settings.h"
 #include "nas/classify.h"
+#include "nas/folder_lock.h"
 #include "nas/interrupt.h"
 #include "nas/machine.h"
 #include "nas/memory_need.h"
@@ -28,10 +28,7 @@ using Json = nlohmann::json;
 namespace fs = std::filesystem;
 
 Json read_json(const std::string& path) {
-  std::ifstream in(path);
-  CHECK(in, path, ": cannot be opened");
-  const std::string text((std::istreambuf_iterator<char>(in)), {});
-  Json json = Json::parse(text, nullptr, false);
+  Json json = Json::parse(read_file(path), nullptr, false);
   CHECK(!json.is_discarded(), path, ": is not JSON");
   return json;
 }
@@ -59,7 +56,7 @@ class Pipeline {
     try {
       run_stages();
     } catch (const Interrupted&) {
-      throw Interrupted("stopped; go on with: lanas_train run --resume " + config_.folder);
+      throw Interrupted("stopped; go on with: lanas_train run --resume " + resume_folder());
     }
     return report_;
   }
@@ -77,6 +74,9 @@ class Pipeline {
   }
 
   std::string file(const std::string& name) const { return config_.folder + "/" + name; }
+  const std::string& resume_folder() const {
+    return config_.resume_folder.empty() ? config_.folder : config_.resume_folder;
+  }
 
   void say(const std::string& label, const std::string& text) {
     if (!config_.quiet) std::fprintf(stderr, "%-22s %s\n", label.c_str(), text.c_str());
@@ -86,8 +86,15 @@ class Pipeline {
   template <class Work>
   void stage(const std::string& name, Work work) {
     const double start_ms = now_ms();
-    work();
-    log_->stage(name, (now_ms() - start_ms) / 1000);
+    const auto log = [&] { log_->stage(name, (now_ms() - start_ms) / 1000); };
+    try {
+      work();
+    } catch (const Interrupted&) {
+      log();
+      throw;
+    }
+    log();
+    if (stop_requested()) throw Interrupted("stopped");
   }
 
   // A run's folder belongs to one set of settings. The run begins when they are written; a kill between the
@@ -106,6 +113,8 @@ class Pipeline {
     std::error_code error;
     fs::create_directories(config_.folder, error);
     CHECK(!error, config_.folder, ": cannot be made: ", error.message());
+    lock_.emplace(config_.folder);
+    check_folder();  // another process may have begun a run here
     const Json settings = to_json(config_);
     if (!config_.resume) replace_file(file("arguments.json"), Json(config_.arguments).dump() + "\n");
     if (!fs::exists(file("settings.json"))) replace_file(file("settings.json"), settings.dump(2) + "\n");
@@ -115,8 +124,8 @@ class Pipeline {
     report_.seed = config_.seed;
     const Machine machine = describe_machine();
     report_.machine = join(machine.cpu, ", ", machine.cores, " cores, ", machine.isa, ", ", machine.system);
-    say("run",
-        config_.folder + "  (stop with Ctrl-C, go on with: lanas_train run --resume " + config_.folder + ")");
+    say("run", config_.folder + "  (stop with Ctrl-C, go on with: lanas_train run --resume " +
+                   resume_folder() + ")");
   }
 
   void load_images() {
@@ -143,11 +152,26 @@ class Pipeline {
           setting_text(campaign_.setting), ", expected ", setting_text(expected));
   }
 
+  // What has been searched belongs to the table of its time, which cannot be measured a second time.
+  void check_whole_table() const {
+    const auto is_search = [](const fs::directory_entry& entry) {
+      return entry.path().filename().string().starts_with("search-");
+    };
+    if (std::ranges::none_of(fs::directory_iterator(config_.folder), is_search)) return;
+    const std::string path = file("latency.csv");
+    CHECK(fs::exists(path), path, ": no such file, and searches that went by it have begun");
+    const size_t rows = read_campaign(path).rows.size();
+    CHECK(rows == size_t(config_.latency_samples), path, ": expected the ", config_.latency_samples,
+          " architectures by which searches have begun, found ", rows);
+  }
+
   void measure_architectures() {
     if (config_.latency_table.empty()) {
+      check_whole_table();
       Progress progress("latency table", config_.latency_samples, config_.quiet);
       CampaignConfig campaign = config_.campaign;
       campaign.progress = [&](const CampaignProgress& p) {
+        progress.set_total(p.total);
         progress.update(p.done, "drift " + percent(p.drift, 1));
       };
       campaign_ = run_campaign(file("latency.csv"), campaign);
@@ -278,6 +302,7 @@ class Pipeline {
   ImageData data_;
   Campaign campaign_;
   std::optional<Regressor> regressor_;
+  std::optional<FolderLock> lock_;
   std::optional<RunLog> log_;
 };
 
@@ -316,6 +341,16 @@ std::vector<std::string> read_run_arguments(const std::string& folder) {
   return json;
 }
 
+// A table within the folder that holds the run's is named from there, however that folder was spelled and
+// wherever it has been moved.
+static std::string table_name(const RunConfig& c) {
+  if (c.latency_table.empty()) return "";
+  std::error_code error;
+  const fs::path home = fs::weakly_canonical(fs::path(c.folder) / "..", error);
+  const std::string name = fs::weakly_canonical(c.latency_table, error).lexically_relative(home).string();
+  return name.empty() || name.starts_with("..") ? c.latency_table : name;
+}
+
 Json to_json(const RunConfig& c) {
   Json metrics = Json::array();
   for (const CostMetric metric : c.metrics) metrics.push_back(metric_name(metric));
@@ -326,7 +361,7 @@ Json to_json(const RunConfig& c) {
           {"threads", c.threads},
           {"seed", c.seed},
           {"latency_samples", c.latency_samples},
-          {"latency_table", c.latency_table},
+          {"latency_table", table_name(c)},
           {"lambdas", c.lambdas},
           {"targets_ms", c.targets_ms},
           {"metrics", metrics},

@@ -37,6 +37,7 @@ struct RunConfig {
   int final_tries = 40;  // of each, while the controls are off
   bool quiet = false;
   bool resume = false;                 // the folder must hold a run; else it must not
+  std::string resume_folder;           // what messages say to go on with; empty: folder
   std::vector<std::string> arguments;  // the command line, kept in the folder for resuming
 };
 

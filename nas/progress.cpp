@@ -20,10 +20,9 @@ std::string format_seconds(double seconds) {
   return text;
 }
 
-Progress::Progress(std::string label, int64_t total, bool quiet, int64_t already_done)
+Progress::Progress(std::string label, int64_t total, bool quiet)
     : label_(std::move(label)),
       total_(total),
-      first_(already_done),
       quiet_(quiet),
       terminal_(isatty(STDERR_FILENO)),
       start_ms_(now_ms()) {}
@@ -34,6 +33,7 @@ Progress::~Progress() {
 
 void Progress::update(int64_t done, const std::string& note) {
   const double now = now_ms();
+  if (first_ < 0) first_ = done, first_ms_ = now;
   if (quiet_ || now - shown_ms_ < (terminal_ ? 200 : 10'000)) return;
   shown_ms_ = now;
   show(done, note);
@@ -55,7 +55,7 @@ std::function<void(int64_t, int64_t, double)> show_steps(Progress& progress) {
 }
 
 void Progress::show(int64_t done, const std::string& note) {
-  const double seconds = (now_ms() - start_ms_) / 1000;
+  const double seconds = (now_ms() - first_ms_) / 1000;
   const std::string left = done > first_
                                ? format_seconds(seconds / double(done - first_) * double(total_ - done))
                                : std::string("?");

@@ -10,8 +10,9 @@ namespace lanas {
 
 class Progress {
  public:
-  Progress(std::string label, int64_t total, bool quiet, int64_t already_done = 0);
+  Progress(std::string label, int64_t total, bool quiet);
   ~Progress();
+  // The first call says what was done before, by a run that is now resumed: the time left goes by the rest.
   void update(int64_t done, const std::string& note = "");
   void set_total(int64_t total) { total_ = total; }
   void finish(const std::string& note = "");
@@ -20,9 +21,9 @@ class Progress {
   void show(int64_t done, const std::string& note);
 
   std::string label_;
-  int64_t total_, first_;
+  int64_t total_, first_ = -1;
   bool quiet_, terminal_, finished_ = false;
-  double start_ms_, shown_ms_ = -1e9;
+  double start_ms_, first_ms_ = 0, shown_ms_ = -1e9;
 };
 
 // A hook for search and retraining: shows step, steps and loss on `progress`, which must outlive it.

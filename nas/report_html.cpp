@@ -162,9 +162,8 @@ std::string predictor_section(const RunReport& report) {
   html += paragraph(
       "The predictor is a small neural network that reads a genotype and gives milliseconds. Its errors are "
       "shares of the "
-      "measured latency, on architectures kept aside. The noise is how far two measurements of the same "
-      "network "
-      "differ, taken at the two ends of the campaign. Rank correlation is 1 when the predicted order is the "
+      "measured latency, on architectures kept aside. The noise is that of one measurement, from those taken "
+      "twice, at the two ends of the campaign. Rank correlation is 1 when the predicted order is the "
       "measured order.");
   return html + "<div class=\"plots\">\n" +
          figure(plot_predictions(report), "Each point is an architecture the predictor had not seen.") +
@@ -175,7 +174,7 @@ Rows search_rows(const NetworkResult& network) {
   Rows rows = {
       {"epoch", "training loss", "validation accuracy", "soft ms", "hard ms", "entropy", "skips", "seconds"}};
   for (const SearchEpoch& e : network.search)
-    rows.push_back({join(e.epoch), fixed(e.train_loss, 3), percent(e.valid_accuracy),
+    rows.push_back({join(e.epoch + 1), fixed(e.train_loss, 3), percent(e.valid_accuracy),
                     e.soft_ms > 0 ? fixed(e.soft_ms, 3) : "-", e.hard_ms > 0 ? fixed(e.hard_ms, 3) : "-",
                     fixed(e.alpha_entropy, 3), join(e.skips_normal, " + ", e.skips_reduce),
                     fixed(e.seconds, 1)});

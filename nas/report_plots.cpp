@@ -91,7 +91,7 @@ template <class Epoch, class Value>
 Series curve(const std::string& title, const std::string& colour, const std::vector<Epoch>& epochs,
              const Value& value) {
   Series series{.title = title, .colour = colour};
-  for (const Epoch& epoch : epochs) series.rows.push_back({double(epoch.epoch), value(epoch)});
+  for (const Epoch& epoch : epochs) series.rows.push_back({double(epoch.epoch + 1), value(epoch)});
   return series;
 }
 

@@ -1,6 +1,7 @@
 #include "nas/retrain.h"
 
 #include <optional>
+#include <tuple>
 
 #include "autograd/optimizer.h"
 #include "kernels/ops/drop_path.h"
@@ -39,6 +40,7 @@ class Retrain {
         config_(config),
         genotype_(genotype),
         data_name_(data.name),
+        data_checksum_(data.checksum),
         network_settings_(network_settings(config.network, genotype, data)),
         best_path_(best),
         weights_(stream.device()),
@@ -52,7 +54,7 @@ class Retrain {
     auto workspace = std::make_shared<Workspace>(stream.device());
     train_plan_.emplace(net_.tape, PlanOptions{{net_.loss, net_.logits}, net_.loss, {&weights_}, {}, true},
                         workspace);
-    valid_plan_.emplace(net_.tape, PlanOptions{{net_.loss, net_.logits}, {}, {}, {}, false}, workspace);
+    valid_plan_.emplace(net_.tape, PlanOptions{{net_.logits}, {}, {}, {}, false}, workspace);
     train_plan_->update_statistics = true;
     sgd_.emplace(weights_, config.momentum, config.weight_decay, config.clip);
     CHECK(config.validation_fraction > 0 && config.validation_fraction < 1, "retrain: validation fraction ",
@@ -128,9 +130,8 @@ class Retrain {
 
   // Validates, and keeps the network if it is the best so far (the earlier epoch wins a tie).
   void finish_epoch(double start_ms) {
-    const Accuracy valid =
-        evaluate(stream_, {*valid_plan_, net_.tape, net_.images, net_.labels, net_.logits, net_.loss},
-                 loader_, validation_);
+    const Accuracy valid = evaluate(stream_, {*valid_plan_, net_.tape, net_.images, net_.labels, net_.logits},
+                                    loader_, validation_);
     result_.history.push_back({state_.epoch, state_.loss(), state_.accuracy(), valid.loss, valid.accuracy,
                                seconds_since(start_ms)});
     if (result_.history.size() > 1 && valid.accuracy <= result_.best_valid_accuracy) return;
@@ -150,6 +151,7 @@ class Retrain {
     Json settings = to_json(config_);
     settings["genotype"] = write_genotype(genotype_);
     settings["data"] = data_name_;
+    settings["data_checksum"] = data_checksum_;
     return settings;
   }
 
@@ -188,6 +190,7 @@ class Retrain {
   RetrainConfig config_;
   Genotype genotype_;
   std::string data_name_;
+  uint32_t data_checksum_;
   Json network_settings_;
   std::string best_path_;
   ParameterStore weights_, buffers_;
@@ -233,6 +236,13 @@ TrainedNetwork load_trained(const std::string& path, Device device) {
       trained.mean[c] = settings.at("mean").at(c);
       trained.stddev[c] = settings.at("stddev").at(c);
     }
+    const NetworkConfig& c = trained.config;
+    for (const auto& [name, value, most] :
+         {std::tuple("channels", c.channels, 4096), std::tuple("layers", c.layers, 1000),
+          std::tuple("classes", c.classes, 1'000'000), std::tuple("image", c.image, 1024),
+          std::tuple("batch", c.batch, 65536)})
+      CHECK(value >= 1 && value <= most, path, ": its settings are damaged: ", name, " is ", value,
+            ", expected 1 to ", most);
   } catch (const Json::exception& e) {
     throw Error(join(path, ": its settings are damaged: ", e.what()));
   } catch (const std::out_of_range&) {

@@ -17,8 +17,7 @@ namespace {
 void drop_cut_line(const std::string& path) {
   std::error_code ignored;
   if (!std::filesystem::exists(path, ignored)) return;
-  std::ifstream in(path, std::ios::binary);
-  const std::string text((std::istreambuf_iterator<char>(in)), {});
+  const std::string text = read_file(path);
   const size_t end = text.rfind('\n');
   const size_t whole = end == text.npos ? 0 : end + 1;
   if (whole < text.size()) std::filesystem::resize_file(path, whole, ignored);
@@ -30,9 +29,7 @@ RunLog::RunLog(const std::string& folder) : folder_(folder) {
   drop_cut_line(folder_ + "/log.jsonl");
   const std::string path = folder_ + "/stages.json";
   if (!std::filesystem::exists(path)) return;
-  std::ifstream in(path);
-  const std::string text((std::istreambuf_iterator<char>(in)), {});
-  const Json json = Json::parse(text, nullptr, false);
+  const Json json = Json::parse(read_file(path), nullptr, false);
   CHECK(json.is_array(), path, ": expected a JSON list of [name, seconds]");
   for (const Json& entry : json) {
     CHECK(entry.is_array() && entry.size() == 2 && entry[0].is_string() && entry[1].is_number(), path,

@@ -1,5 +1,7 @@
 #include "nas/search.h"
 
+#include <zlib.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -36,6 +38,7 @@ class Search {
          const Regressor* penalty, const std::string& checkpoint)
       : stream_(stream),
         config_(config),
+        settings_(settings(config, data, regressor, penalty)),
         regressor_(regressor),
         weights_(stream.device()),
         buffers_(stream.device()),
@@ -66,7 +69,7 @@ class Search {
                           workspace);
     weight_plan_.emplace(net_.tape, PlanOptions{{net_.loss, net_.logits}, net_.loss, {&weights_}, {}, true},
                          workspace);
-    valid_plan_.emplace(net_.tape, PlanOptions{{net_.loss, net_.logits}, {}, {}, {}, false}, workspace);
+    valid_plan_.emplace(net_.tape, PlanOptions{{net_.logits}, {}, {}, {}, false}, workspace);
     weight_plan_->update_statistics = true;
     if (alpha_plan_) alpha_plan_->update_statistics = true;
     sgd_.emplace(weights_, config.momentum, config.weight_decay, config.clip);
@@ -107,6 +110,20 @@ class Search {
   }
 
  private:
+  static Json settings(const SearchConfig& config, const ImageData& data, const Regressor* regressor,
+                       const Regressor* penalty) {
+    Json json = to_json(config);
+    json["data"] = data.name;
+    json["data_checksum"] = data.checksum;
+    for (const auto& [name, model] : {std::pair("predictor", regressor), std::pair("penalty", penalty)}) {
+      if (!model) continue;
+      const std::vector<float> weights = model->weights();
+      json[join(name, "_checksum")] =
+          crc32_z(0, reinterpret_cast<const Bytef*>(weights.data()), weights.size() * sizeof(float));
+    }
+    return json;
+  }
+
   // A predictor on this search's device: itself, or a copy.
   const Regressor* here(const Regressor* regressor) {
     if (!regressor || regressor->device() == stream_.device()) return regressor;
@@ -208,9 +225,8 @@ class Search {
   }
 
   SearchEpoch summarise(const SearchHooks& hooks) {
-    const Accuracy valid =
-        evaluate(stream_, {*valid_plan_, net_.tape, net_.images, net_.labels, net_.logits, net_.loss},
-                 loader_, validation_);
+    const Accuracy valid = evaluate(stream_, {*valid_plan_, net_.tape, net_.images, net_.labels, net_.logits},
+                                    loader_, validation_);
     SearchEpoch epoch;
     epoch.epoch = state_.epoch;
     epoch.train_loss = state_.loss();
@@ -240,14 +256,14 @@ class Search {
     adam_->save(file, "adam.");
     Json history = Json::array();
     for (const SearchEpoch& epoch : history_) history.push_back(to_json(epoch));
-    describe_checkpoint(file, "search", to_json(config_), state_, history);
+    describe_checkpoint(file, "search", settings_, state_, history);
     file.metadata["lambda"] = Json(lambda()).dump();
     return file;
   }
 
   void load() {
     const std::string& path = saver_.path();
-    const TensorFile file = read_checkpoint(path, "search", to_json(config_));
+    const TensorFile file = read_checkpoint(path, "search", settings_);
     file.get("weights.", weights_, path);
     file.get("buffers.", buffers_, path);
     file.get("architecture.", architecture_, path);
@@ -266,6 +282,7 @@ class Search {
 
   Stream& stream_;
   SearchConfig config_;
+  Json settings_;               // what a checkpoint belongs to
   const Regressor* regressor_;  // as given, for single predictions
   const Regressor* regressor_here_ = nullptr;
   std::vector<std::unique_ptr<Regressor>> copies_;

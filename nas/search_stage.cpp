@@ -102,6 +102,7 @@ const SearchStage::Penalty& SearchStage::penalty(CostMetric metric) {
   if (metric == CostMetric::latency) return at->second;
   RegressorConfig fit;
   fit.seed = config_.seed;
+  fit.unit = metric_unit(metric);
   at->second.counted.emplace(Regressor::fit(data, fit, stream_));
   return at->second;
 }

@@ -17,7 +17,7 @@ struct FitOptions {
   int train_rows = 0;       // 0: four fifths of the rows
   uint64_t split_seed = 0;  // of the split by architecture
   bool mlp_alone = true;    // fits the comparison too (about doubles the time)
-  double noise_mape = 0;    // what the measurement itself differs by when repeated; 0: not known
+  double noise_mape = 0;    // of one measurement (nas/campaign); 0: not known
   RegressorConfig regressor;
 };
 

@@ -176,6 +176,7 @@ Regressor Regressor::fit(const Dataset& data, const RegressorConfig& config, Str
   LinearModel linear = fit_ridge(data, ridge_config);
   Regressor out;
   out.inputs_ = data.columns;
+  out.unit_ = config.unit;
   for (double y : data.y) out.mean_target_ += y / data.rows;
 
   const bool few = data.rows < kFewestRows;
@@ -240,12 +241,18 @@ std::vector<double> Regressor::predict(const float* rows, int count) const {
   return out;
 }
 
+std::vector<float> Regressor::weights() const {
+  std::vector<float> values(size_t(store_->slab_floats()));
+  download(store_->device(), values.data(), store_->values(), values.size() * sizeof(float));
+  return values;
+}
+
 Regressor Regressor::to(Device device) const {
   Regressor copy;
   copy.inputs_ = inputs_;
+  copy.unit_ = unit_;
   copy.make_store(members_, hidden_, device);
-  std::vector<float> values(size_t(store_->slab_floats()));
-  download(store_->device(), values.data(), store_->values(), values.size() * sizeof(float));
+  const std::vector<float> values = weights();
   upload(device, copy.store_->values(), values.data(), values.size() * sizeof(float));
   copy.shrink_ = shrink_, copy.mean_target_ = mean_target_, copy.validation_mape_ = validation_mape_;
   copy.lower_ = lower_, copy.upper_ = upper_;
@@ -273,6 +280,7 @@ void Regressor::save(const std::string& path) const {
                                                                {"lower", lower_},
                                                                {"upper", upper_}};
   file.metadata["kind"] = "lanas.regressor";
+  file.metadata["unit"] = unit_;
   file.metadata["members"] = std::to_string(members_);
   for (const auto& [name, value] : numbers) file.metadata[name] = csv_number(value);
   write_tensors(path, file);
@@ -295,6 +303,7 @@ Regressor Regressor::load(const std::string& path, Device device) {
   const double members = number("members");
   CHECK(members >= 0 && members <= 1000 && members == std::floor(members), path, ": ", members, " members");
   Regressor out;
+  if (file.metadata.contains("unit")) out.unit_ = text("unit");  // else of a version that knew only ms
   out.shrink_ = number("shrink");
   out.mean_target_ = number("mean_target");
   out.validation_mape_ = number("validation_mape");

@@ -18,10 +18,11 @@
 namespace lanas {
 
 struct RegressorConfig {
-  MlpConfig mlp;      // its seed is replaced by one per member
-  int members = 0;    // 0: 8 below 20,000 rows, else 2; each holds out another fold
-  bool skip = true;   // false: the mlps alone, for comparison
-  uint64_t seed = 0;  // decides folds and starting weights
+  MlpConfig mlp;            // its seed is replaced by one per member
+  int members = 0;          // 0: 8 below 20,000 rows, else 2; each holds out another fold
+  bool skip = true;         // false: the mlps alone, for comparison
+  uint64_t seed = 0;        // decides folds and starting weights
+  std::string unit = "ms";  // of the target; empty: not known
 };
 
 class Regressor {
@@ -44,9 +45,11 @@ class Regressor {
   double lower() const { return lower_; }
   double upper() const { return upper_; }
 
-  Regressor to(Device device) const;  // a copy there
+  Regressor to(Device device) const;   // a copy there
+  std::vector<float> weights() const;  // all its numbers, in the order of the file
   Device device() const { return store_->device(); }
   int inputs() const { return inputs_; }
+  const std::string& unit() const { return unit_; }  // of the target; empty: not known
   double shrink() const { return shrink_; }
   double mean_target() const { return mean_target_; }          // of the training rows: a reference cost
   double validation_mape() const { return validation_mape_; }  // on rows that no member saw; 0: plain ridge
@@ -61,6 +64,7 @@ class Regressor {
   void make_store(int members, const std::vector<int>& hidden, Device device);
 
   int inputs_ = 0, members_ = 0;
+  std::string unit_ = "ms";
   std::vector<int> hidden_;
   std::unique_ptr<ParameterStore> store_;  // "skip.weight", "skip.bias", "members.<k>.layers.<i>...."
   double shrink_ = 0, mean_target_ = 0, validation_mape_ = 0, lower_ = 1, upper_ = 1;

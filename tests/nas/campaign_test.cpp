@@ -318,6 +318,14 @@ TEST_F(CampaignTest, WrongRowsAreRefusedWithTheirLine) {
   EXPECT_NE(broken([&](auto& t) { t.clear(); }).find("the file is empty"), std::string::npos);
 }
 
+TEST_F(CampaignTest, SteadyTimesStopWhenAskedTo) {
+  LatencyConfig config;
+  config.network = {.channels = 4, .layers = 3, .batch = 1};
+  LatencyMeter meter(config);
+  stop_flag = 1;
+  EXPECT_THROW(steady_times(meter, resolve_genotype("DARTS_V2"), 1.0), Interrupted);
+}
+
 TEST_F(CampaignTest, ReportsProgress) {
   std::vector<CampaignProgress> seen;
   config_.progress = [&](const CampaignProgress& progress) { seen.push_back(progress); };

@@ -6,6 +6,7 @@
 
 #include "autograd/checkpoint.h"
 #include "kernels/core/device.h"
+#include "nas/folder_lock.h"
 #include "tests/programs/tiny.h"
 
 namespace lanas::test {
@@ -84,10 +85,61 @@ TEST_F(BadInputTest, Folders) {
   refuse({"run", "--resume", "nowhere"}, {"nowhere", "no run to resume"});
   refuse({"run", "--resume", "data"}, {"data", "no run to resume"});
   refuse_run({"--json", "nowhere/result.json"}, {"--json", "nowhere"});
+  refuse({"evaluate", "data"}, {"data", "expected a file"});
   std::filesystem::create_directories(at("old"));
   write_text(at("old/settings.json"), "{}");
   refuse(tiny_run("old"), {"old", "holds a run already", "--out"});
   EXPECT_EQ(read_text(at("old/settings.json")), "{}");
+}
+
+TEST_F(BadInputTest, TwoProcessesInOneFolder) {
+  std::filesystem::create_directories(at("out"));
+  const FolderLock lock(at("out").string());
+  refuse(tiny_run("out"), {"out", "another process"});
+  refuse(Words{"search", "--out", "out"} + tiny_search(), {"out", "another process"});
+  refuse(Words{"retrain", "--genotype", "DARTS_V2", "--out", "out", "--data", "data"} + tiny_network(),
+         {"out", "another process"});
+  EXPECT_FALSE(exists("out/settings.json"));
+  EXPECT_FALSE(exists("out/search.safetensors"));
+}
+
+// A checkpoint goes on with the images that it began with, also where the settings and their names agree.
+TEST_F(BadInputTest, CheckpointsOfOtherImages) {
+  const Words search = Words{"search", "--out", "out"} + tiny_search();
+  const Words retrain =
+      Words{"retrain", "--genotype", "DARTS_V2", "--out", "net", "--threads", "1", "--quiet"} +
+      tiny_network();
+  const Words other = {"--data", "other"};
+  succeed(search);
+  succeed(retrain + Words{"--data", "data"});
+  const std::string before = read_text(at("out/search.safetensors"));
+  write_images(at("other"), 100, 20);
+  std::string labels(100, '\0');
+  for (size_t i = 0; i < labels.size(); ++i) labels[i] = char((i + 1) % 10);
+  write_gz(at("other/train-labels-idx1-ubyte.gz"), idx_bytes({100}, labels));
+  refuse(search + other, {"out/search.safetensors", "data_checksum"});
+  refuse(retrain + other, {"net/retrain.safetensors", "data_checksum"});
+  EXPECT_EQ(read_text(at("out/search.safetensors")), before);
+}
+
+// Standard output that cannot be written is a failure; of closed streams nothing ends up in the files.
+TEST_F(BadInputTest, StandardStreams) {
+  const auto code = [&](const std::string& words) {
+    const int status = std::system(("cd '" + at("").string() + "' && " LANAS_BINARY_DIR "/" + words).c_str());
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  };
+  EXPECT_EQ(code("lanas_train show --genotype DARTS_V2 --json - >/dev/full 2>err"), 2);
+  EXPECT_EQ(read_text(at("err")), "lanas_train: standard output cannot be written\n");
+  EXPECT_EQ(code("bench_latency sample --metric macs --channels 4 --layers 3 --count 6 --out c.csv 2>&-"), 0);
+  EXPECT_EQ(read_text(at("c.csv")).find("sample  "), std::string::npos);
+  // A pipe is written to, a link's target replaced.
+  EXPECT_EQ(code("lanas_train show --genotype DARTS_V2 --json /dev/stdout >piped"), 0);
+  EXPECT_TRUE(json("piped").contains("macs"));
+  write_text(at("target"), "old");
+  std::filesystem::create_symlink("target", at("link"));
+  EXPECT_EQ(code("lanas_train show --genotype DARTS_V2 --json link >/dev/null"), 0);
+  EXPECT_TRUE(std::filesystem::is_symlink(at("link")));
+  EXPECT_TRUE(json("target").contains("macs"));
 }
 
 TEST_F(BadInputTest, FlagsOfARun) {
@@ -100,6 +152,16 @@ TEST_F(BadInputTest, FlagsOfARun) {
   refuse_run({"--metric", "speed"}, {"--metric", "latency", "macs", "speed"});
   refuse_run({"--seeds", "1,1"}, {"--seeds", "1"});
   refuse_run({"--seeds", "0.5"}, {"--seeds", "0.5"});
+  refuse_run({"--seed", "-1"}, {"--seed", "2^60", "-1"});
+  refuse_run({"--seed", "1152921504606846976"}, {"--seed", "2^60"});
+  refuse_run({"--metric", "macs,macs"}, {"--metric", "macs twice"});
+  refuse_run({"--lambdas", "0.1234567,0.1234568"}, {"--lambdas", "0.123457 twice"});
+  refuse_run({"--eval-images", "4", "--eval-batch", "2"}, {"--eval-images", "4 images", "validate"});
+  refuse_run({"--json", "data"}, {"--json", "data", "folder"});
+  refuse({"run", "--resume", ""}, {"--resume", "empty"});
+  refuse({"run", "--resume", "x", "--out", "y"}, {"--resume", "--out"});
+  write_text(at("c.toml"), "[retrian]\neval-channels = 8\n");
+  refuse_run({"--config", "c.toml"}, {"c.toml:1", "section", "[retrian]"});
   refuse_run({"--stable-epochs", "-1"}, {"--stable-epochs", "-1"});
   refuse_run({"--threads", "-3"}, {"--threads", "-3"});
   refuse_run({"--preset", "nope"}, {"--preset", "quick, darts, darts-second-order or pc-darts", "nope"});
@@ -220,6 +282,11 @@ TEST_F(BadInputTest, Checkpoints) {
   settings = "{";
   write_tensors(at("other.safetensors"), file);
   evaluate("other.safetensors", {"other.safetensors", "settings"});
+  file = read_tensors(at("net/network.safetensors"));
+  std::string& batch = file.metadata.at("settings");
+  batch.replace(batch.find("\"batch\":24"), 10, "\"batch\":-3");
+  write_tensors(at("other.safetensors"), file);
+  evaluate("other.safetensors", {"other.safetensors", "batch is -3"});
   refuse(Words{"search", "--out", "out", "--lambda", "1", "--predictor", "net/network.safetensors"} +
              tiny_search(),
          {"net/network.safetensors", "not a saved predictor"});

@@ -56,7 +56,7 @@ TEST_F(BenchTables, TransfersFromAnotherDevice) {
 }
 
 TEST_F(BenchTables, TransfersBetweenCampaigns) {
-  write_latency_table(at("s.csv"), 90);
+  write_latency_table(at("s.csv"), 240);  // the source without the 30 architectures tested on
   const Json json = measure({"transfer", "--target-campaign", "s.csv", "--source-campaign", "s.csv",
                              "--samples", "8", "--test", "30", "--threads", "1", "--no-mlp"});
   EXPECT_EQ(json["means"].size(), 5u);
@@ -133,6 +133,8 @@ TEST_F(BenchTables, SamplesCountedCosts) {
     EXPECT_GT(json[metric == "macs" ? "median_mmac" : "median_mib"], 0);
     const Json fit = measure({"fit", "--campaign", metric + ".csv", "--threads", "1", "--no-mlp-alone"});
     EXPECT_EQ(fit["metric"], metric);
+    EXPECT_EQ(fit["unit"], metric == "macs" ? "MMAC" : "MiB");
+    EXPECT_TRUE(fit.contains("mae") && !fit.contains("mae_ms"));
     if (metric == "macs") {
       EXPECT_LT(fit["macs_mape"], 1e-4) << "the cost is the number of multiply-adds";
     }
@@ -140,6 +142,10 @@ TEST_F(BenchTables, SamplesCountedCosts) {
                  {metric + ".csv", "refuses to append"});
     refuse_bench({"fit", "--campaign", metric + ".csv", "--metric", "latency"}, {metric + ".csv"});
   }
+  measure({"fit", "--campaign", "macs.csv", "--threads", "1", "--no-mlp-alone", "--save", "p"});
+  const Json predicted = measure({"predict", "--predictor", "p", "--genotype", "DARTS_V2"});
+  EXPECT_TRUE(predicted.contains("MMAC") && !predicted.contains("ms"));
+  refuse({"search", "--predictor", "p", "--lambda", "0.1"}, {"p: predicts MMAC, expected ms"});
   refuse_bench(tiny("sample") + Words{"--out", "x.csv", "--metric", "watt"}, {"watt"});
   refuse_bench({"fit", "--campaign", "macs.csv,peak-memory.csv"}, {"peak-memory.csv"});
   // Counted for the architectures of a campaign of latencies.

@@ -51,8 +51,11 @@ TEST_F(ComparisonTest, SlowSeedsAndMetricsInOneTable) {
   EXPECT_EQ(table["runs"][0]["networks"][2]["metric"], "macs");
   EXPECT_EQ(table["runs"][0]["networks"][1]["metric"], "latency");
   refuse(compared, {"out", "holds a run already", "--resume"});
-  succeed({"run", "--resume", "out", "--json", "again.json"});
-  EXPECT_EQ(json("again.json"), table);
+  for (const std::string folder : {std::string("out"), std::string("out/"), at("out").string()}) {
+    succeed({"run", "--resume", folder, "--json", "again.json"});
+    EXPECT_EQ(json("again.json"), table) << folder;
+  }
+  refuse({"run", "--resume", "out/seed-0", "--seeds", "4"}, {"out/seed-0", "one seed"});
 }
 
 TEST_F(ComparisonTest, SlowWithoutABaseline) {

@@ -8,6 +8,33 @@ namespace {
 
 using Json = nlohmann::json;
 
+// A PNG of 28 x 28 grey pixels.
+std::string grey_png(const std::string& pixels, int bits) {
+  const auto number = [](uint32_t value) {
+    std::string bytes;
+    for (int shift = 24; shift >= 0; shift -= 8) bytes += char(value >> shift);
+    return bytes;
+  };
+  const auto chunk = [&](const std::string& kind, const std::string& data) {
+    const std::string body = kind + data;
+    return number(uint32_t(data.size())) + body +
+           number(uint32_t(crc32_z(0, reinterpret_cast<const Bytef*>(body.data()), body.size())));
+  };
+  std::string rows;
+  for (size_t i = 0; i < pixels.size(); ++i) {
+    if (i % 28 == 0) rows += '\0';  // the row's filter: none
+    rows += std::string(size_t(bits / 8), pixels[i]);
+  }
+  std::string packed(compressBound(rows.size()), '\0');
+  uLongf size = packed.size();
+  EXPECT_EQ(compress(reinterpret_cast<Bytef*>(packed.data()), &size,
+                     reinterpret_cast<const Bytef*>(rows.data()), rows.size()),
+            Z_OK);
+  packed.resize(size);
+  const std::string head = number(28) + number(28) + char(bits) + std::string(4, '\0');
+  return "\x89PNG\r\n\x1a\n" + chunk("IHDR", head) + chunk("IDAT", packed) + chunk("IEND", "");
+}
+
 class NetworkCommands : public ProgramTest {
  protected:
   void SetUp() override {
@@ -67,11 +94,36 @@ TEST_F(NetworkCommands, SlowConfusionPicturesAndExports) {
     EXPECT_LE(one.at("probability"), 1);
   }
 
+  // As PNG, 8 and 16 bits a channel.
+  write_text(at("grey8.png"), grey_png(small, 8));
+  write_text(at("grey16.png"), grey_png(small, 16));
+  const Outcome png = start({"predict", network_, "grey8.png", "grey16.png", "--json", "png.json"});
+  if (png.err.find("no libpng") == std::string::npos)
+    for (const Json& one : json("png.json"))
+      EXPECT_EQ(one.at("logits"), classes[0].at("logits")) << one.at("image");
+
   succeed({"export", network_, "--onnx", "net.onnx", "--genotype-out", "found.py", "--name", "FOUND"});
   EXPECT_GT(std::filesystem::file_size(at("net.onnx")), 10'000u);
   const std::string text_out = read_text(at("found.py"));
   EXPECT_TRUE(text_out.starts_with("FOUND = Genotype(normal=[('sep_conv_3x3', 1),")) << text_out;
   EXPECT_EQ(read_genotype(text_out), resolve_genotype("PC_DARTS_cifar"));
+}
+
+// Fewer images to validate on than a batch, and an auxiliary head, whose loss is not the network's.
+TEST_F(NetworkCommands, SlowValidationLossIsThatOfTheLogits) {
+  const Words words =
+      Words{"retrain", "--genotype", "DARTS_V2", "--data", "data", "--threads", "1", "--quiet"} +
+      tiny_network() +
+      Words{"--eval-images", "100", "--eval-batch", "64", "--eval-epochs", "1", "--eval-lr", "0"};
+  double loss[2];
+  for (const bool auxiliary : {false, true}) {
+    succeed(words + Words{auxiliary ? "--auxiliary" : "--no-auxiliary", "--out", auxiliary ? "a" : "b",
+                          "--json", "j.json"});
+    loss[auxiliary] = json("j.json")["history"][0].at("valid_loss");
+    EXPECT_GT(loss[auxiliary], 1) << "ten classes, not trained: about 2.3";
+    EXPECT_LT(loss[auxiliary], 6);
+  }
+  EXPECT_NEAR(loss[1], loss[0], 0.2) << "a head of weight 0.4 would add 0.9";
 }
 
 TEST_F(NetworkCommands, SlowBadPicturesAreRefused) {
@@ -86,6 +138,10 @@ TEST_F(NetworkCommands, SlowBadPicturesAreRefused) {
   refuse({"predict", network_, "nowhere.ppm"}, {"nowhere.ppm", "cannot be read"});
   refuse({"export", network_}, {"--onnx", "--genotype-out"});
   refuse({"export", network_, "--onnx", "no/folder/x.onnx"}, {"no/folder/x.onnx"});
+  refuse({"export", network_, "--onnx", "x.onnx", "--json", "no/a.json"}, {"--json", "no/a.json"});
+  refuse({"export", network_, "--onnx", "same", "--genotype-out", "same"}, {"two files", "same"});
+  refuse({"export", network_, "--genotype-out", "x.py", "--name", "a b"}, {"--name", "a b"});
+  EXPECT_FALSE(exists("x.onnx"));
 }
 
 // Varints, tags and lengths, byte by byte (the examples of the format's own description).
