@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <fstream>
 #include <iostream>
+#include <nlohmann/json.hpp>
 #include <numeric>
 #include <sstream>
 
@@ -142,6 +143,15 @@ std::string parse_complaint(const CLI::App& app, const CLI::ParseError& error) {
   return what + "; --help lists what is expected";
 }
 
+bool is_utf8(const char* text) {
+  try {
+    nlohmann::json(text).dump();
+    return true;
+  } catch (const nlohmann::json::exception&) {
+    return false;
+  }
+}
+
 }  // namespace
 
 int run_program(const char* name, int argc, char** argv, void (*run)(int, char**)) {
@@ -150,6 +160,8 @@ int run_program(const char* name, int argc, char** argv, void (*run)(int, char**
   std::signal(SIGXFSZ, SIG_IGN);  // a file too large for the limits is an error of writing
   catch_stop_signals();
   try {
+    for (int i = 1; i < argc; ++i)  // results and settings name them, as JSON
+      CHECK(is_utf8(argv[i]), "argument ", i, ": expected UTF-8 text");
     run(argc, argv);
     CHECK(std::cout.flush() && std::fflush(stdout) == 0 && !std::ferror(stdout),
           "standard output cannot be written");

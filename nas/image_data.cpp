@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <utility>
 
@@ -20,6 +21,8 @@ namespace fs = std::filesystem;
 using Bytes = std::vector<uint8_t>;
 
 constexpr int kClasses = 10;  // of both data sets
+constexpr const char* kFashion = "fashion-mnist";
+constexpr uint32_t kFashionChecksum = 0x67f599ef;  // of the published set: other IDX files are another set
 constexpr const char* kIdxFiles[4] = {"train-images-idx3-ubyte", "train-labels-idx1-ubyte",
                                       "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"};
 constexpr const char* kCifarFolder = "cifar-10-batches-bin";
@@ -147,7 +150,7 @@ ImageData load_idx(const fs::path& folder) {
   std::string paths[4];
   for (int f = 0; f < 4; ++f) paths[f] = find_idx(folder, kIdxFiles[f]);
   ImageData data;
-  data.name = "fashion-mnist";
+  data.name = kFashion;
   data.classes = kClasses;
   int side = 0;
   for (int part = 0; part < 2; ++part) {
@@ -264,6 +267,11 @@ ImageData load_image_data(const std::string& folder) {
     ImageData data = load_kind(folder);
     for (const Bytes* part : {&data.train_images, &data.train_labels})
       data.checksum = uint32_t(crc32_z(data.checksum, part->data(), part->size()));
+    if (data.name == kFashion && data.checksum != kFashionChecksum) {
+      char name[16];
+      std::snprintf(name, sizeof name, "idx-%08x", data.checksum);
+      data.name = name;
+    }
     return data;
   } catch (const fs::filesystem_error& error) {  // a folder without permission, a failing disk
     throw Error(join(folder, ": cannot be read (", error.code().message(), "), expected a data folder"));

@@ -16,7 +16,7 @@ namespace lanas {
 constexpr const char* kDefaultDataFolder = "/usr/share/datasets/fashion-mnist";
 
 struct ImageData {
-  std::string name;  // fashion-mnist or cifar-10
+  std::string name;  // fashion-mnist, cifar-10, or idx-CHECKSUM of other IDX files
   int side = 0, classes = 0;
   std::vector<uint8_t> train_images, train_labels, test_images, test_labels;
   float mean[3] = {}, stddev[3] = {};  // per channel, of pixels scaled to [0, 1]
