@@ -65,8 +65,7 @@ struct KernelsCommand {
         ->excludes(g);
     sub->add_option("--sweep", sweep,
                     "channels, batch or threads: the network's time, op by op over the whole batch, at each "
-                    "of --values; "
-                    "`network` times batches as they are deployed, in chunks")
+                    "of --values; `network` times batches as they are deployed, in chunks")
         ->needs(g);
     sub->add_option("--values", values, "of the sweep")->delimiter(',');
     sub->add_option("--plot", plot, "draw the sweep, or the ops' shares, into an SVG file");
