@@ -96,6 +96,18 @@ TEST_F(ResumeTest, SlowKilledRunsGoOnToTheSameBits) {
   for (std::string line; std::getline(log, line);) EXPECT_TRUE(Json::accept(line)) << line;
 }
 
+TEST_F(ResumeTest, SlowAStopOfSeveralSeedsNamesTheFolderOfAll) {
+  make_inputs();
+  Program program(folder_, words("out") + Words{"--seeds", "0,1"});
+  EXPECT_TRUE(program.wait_until([&] { return progress(file("out/seed-0", "search-lambda0")) >= 2; }));
+  program.send(SIGINT);
+  const Outcome stopped = program.wait();
+  EXPECT_EQ(stopped.code, 130);
+  EXPECT_NE(stopped.err.find("run --resume out\n"), std::string::npos) << stopped.err;
+  const std::string stages = read_text(at("out/seed-0/stages.json"));
+  EXPECT_NE(stages.find("search lambda0"), std::string::npos) << "the time of the stopped stage: " << stages;
+}
+
 TEST_F(ResumeTest, SlowSameSeedSameBits) {
   make_inputs();
   succeed(words("one"));
@@ -145,6 +157,12 @@ TEST_F(ResumeTest, SlowKilledCampaignGoesOnWithItsSequence) {
     EXPECT_EQ(rows[size_t(i)].second,
               std::to_string(genotype_key(sample_architecture(0, uint64_t(i)).genotype)));
   }
+
+  // A table that searches went by is not measured a second time.
+  std::filesystem::remove(at("out/results.json"));
+  write_text(csv, before);
+  refuse({"run", "--resume", "out"}, {"out/latency.csv"});
+  EXPECT_EQ(read_text(csv), before);
 }
 
 }  // namespace
