@@ -5,13 +5,9 @@
 #include <string>
 #include <vector>
 
-namespace lanas::bench {
+#include "nas/gnuplot.h"
 
-struct PlotSeries {
-  std::string title;                      // "": not in the key
-  std::string style;                      // gnuplot's, for instance "linespoints pt 7"
-  std::vector<std::vector<double>> rows;  // x, y, ...; a row with a number that is not finite is left out
-};
+namespace lanas::bench {
 
 struct PlotOptions {
   std::string x_label, y_label;
