@@ -43,61 +43,89 @@ LANAS_INLINE Vec<W> fold_steps(const Vec<W>* sums, std::integer_sequence<int, L.
   }
 }
 
-// C columns of a row of pixels; weights: of narrow_weights, the rest as for product_row.
-template <int W, int C, bool STATS, bool MASK>
-LANAS_INLINE void narrow_row(float* out, int out_stride, const float* in, int in_stride, int pixels,
-                             int depth, const float* weights, const float* bias, const float* added,
-                             int added_stride, float* sum, float* square, const float* mask, int mask_stride,
-                             Ahead* ahead) {
-  constexpr int G = W / C, P = 8;
-  Vec<C> total = {}, squares = {};
-  if constexpr (STATS) total = load<C>(sum), squares = load<C>(square);
-  // Of N pixels from p on, their products in v.
-  const auto finish = [&](auto count, int p, auto v) LANAS_LAMBDA {
-    constexpr int N = decltype(count)::value;
-    v += load_pixels<N * C, C>(bias, 0);
-    const float* const base = added ? added + ptrdiff_t(p) * added_stride : nullptr;
-    if (!MASK && base) v += load_pixels<N * C, C>(base, added_stride);
-    if constexpr (MASK)
-      v = load_pixels<N * C, C>(mask + ptrdiff_t(p) * mask_stride, mask_stride) > 0.0f ? v : v - v;
-    if (MASK && base) v += load_pixels<N * C, C>(base, added_stride);
-    store_pixels<N * C, C>(out + ptrdiff_t(p) * out_stride, out_stride, v);
-    if constexpr (STATS) {
-      float lanes[N * C];
-      store<N * C>(lanes, v);
-      for (int i = 0; i < N; ++i) {
-        const Vec<C> one = load<C>(lanes + i * C);
-        total += one, squares += one * one;
-      }
+// Columns of a product in a row of pixels: where they go and what goes with them. added: what products are
+// added to, out or another row; null: nothing. sum, square: of the outputs, where STATS. mask: where it is
+// not above 0 products become 0, where MASK.
+struct Columns {
+  float* out;
+  int out_stride;
+  const float* bias;
+  const float* added;
+  int added_stride;
+  float *sum, *square;
+  const float* mask;
+  int mask_stride;
+  // From a pixel and a column on.
+  LANAS_INLINE Columns from(int pixel, int column) const {
+    Columns c = *this;
+    c.out += ptrdiff_t(pixel) * out_stride + column, c.bias += column;
+    if (added) c.added += ptrdiff_t(pixel) * added_stride + column;
+    if (sum) c.sum += column, c.square += column;
+    if (mask) c.mask += ptrdiff_t(pixel) * mask_stride + column;
+    return c;
+  }
+};
+
+// Steps [i, i + W / C) of the sums of P pixels, with the weights at w.
+template <int W, int C, int P>
+LANAS_INLINE void narrow_step(Vec<W>* sums, const float* const* x, ptrdiff_t i, const float* w) {
+  const Vec<W> weight = in_register(load<W>(w));
+#pragma GCC unroll 8
+  for (int r = 0; r < P; ++r) sums[r] += repeat<W, W / C>(x[r] + i) * weight;
+}
+
+// v: the sums of N pixels, in turn.
+template <int N, int C, bool STATS, bool MASK>
+LANAS_INLINE void finish_pixels(const Columns& to, Vec<N * C> v) {
+  v += load_pixels<N * C, C>(to.bias, 0);
+  if (!MASK && to.added) v += load_pixels<N * C, C>(to.added, to.added_stride);
+  if constexpr (MASK) v = load_pixels<N * C, C>(to.mask, to.mask_stride) > 0.0f ? v : v - v;
+  if (MASK && to.added) v += load_pixels<N * C, C>(to.added, to.added_stride);
+  store_pixels<N * C, C>(to.out, to.out_stride, v);
+  if constexpr (STATS) {
+    float lanes[N * C];
+    store<N * C>(lanes, v);
+    Vec<C> total = load<C>(to.sum), squares = load<C>(to.square);
+    for (int i = 0; i < N; ++i) {
+      const Vec<C> one = load<C>(lanes + i * C);
+      total += one, squares += one * one;
     }
-  };
+    store<C>(to.sum, total), store<C>(to.square, squares);
+  }
+}
+
+// sums: of P pixels, of which the first `pixels` are there.
+template <int W, int C, int P, bool STATS, bool MASK>
+LANAS_INLINE void finish_narrow(const Columns& to, const Vec<W>* sums, int pixels) {
+  constexpr int G = W / C;
+#pragma GCC unroll 4
+  for (int r = 0; r < P; r += G) {
+    const Vec<W> v = fold_steps<W, C>(sums + r, std::make_integer_sequence<int, W>());
+    if (r + G <= pixels) {
+      finish_pixels<G, C, STATS, MASK>(to.from(r, 0), v);
+      continue;
+    }
+    float few[W];
+    store<W>(few, v);
+    for (int g = 0; r + g < pixels; ++g)
+      finish_pixels<1, C, STATS, MASK>(to.from(r + g, 0), load<C>(few + g * C));
+  }
+}
+
+// C columns of a row of pixels on their own; weights: of narrow_weights.
+template <int W, int C, bool STATS, bool MASK>
+LANAS_INLINE void narrow_row(const Columns& to, const float* in, int in_stride, int pixels, int depth,
+                             const float* weights, Ahead* ahead) {
+  constexpr int P = 8;
   for (int p = 0; p < pixels; p += P) {
-    if (ahead) ahead->some(P * depth / G);
+    if (ahead) ahead->some(P * depth * C / W);
     const float* x[P];
 #pragma GCC unroll 8
     for (int r = 0; r < P; ++r) x[r] = opaque(in + ptrdiff_t(std::min(p + r, pixels - 1)) * in_stride);
-    Vec<W> acc[P] = {};
-    const float* w = weights;
-    for (int i = 0; i < depth; i += G, w += W) {
-      const Vec<W> weight = in_register(load<W>(w));
-#pragma GCC unroll 8
-      for (int r = 0; r < P; ++r) acc[r] += repeat<W, G>(x[r] + i) * weight;
-    }
-    constexpr std::make_integer_sequence<int, W> lanes;
-#pragma GCC unroll 4
-    for (int r = 0; r < P; r += G) {
-      const Vec<W> v = fold_steps<W, C>(acc + r, lanes);
-      if (p + r + G <= pixels) {
-        finish(std::integral_constant<int, G>(), p + r, v);
-        continue;
-      }
-      float few[W];
-      store<W>(few, v);
-      for (int g = 0; p + r + g < pixels; ++g)
-        finish(std::integral_constant<int, 1>(), p + r + g, load<C>(few + g * C));
-    }
+    Vec<W> sums[P] = {};
+    for (ptrdiff_t i = 0; i < depth; i += W / C) narrow_step<W, C, P>(sums, x, i, weights + i * C);
+    finish_narrow<W, C, P, STATS, MASK>(to.from(p, 0), sums, pixels - p);
   }
-  if constexpr (STATS) store<C>(sum, total), store<C>(square, squares);
 }
 
 }  // namespace lanas::cpu

@@ -25,33 +25,32 @@ LANAS_INLINE bool one_run(const Rows& rows, int pixels) {
   return run;
 }
 
-// One row times V vectors of columns, P pixels at a time; returns the pixels done. added: what the products
-// are added to, out or another row; null: nothing. STATS: adds the outputs and their squares to sum and
-// square. MASK: products where mask is not above 0 become 0. STRETCH: each turn asks for a line of ahead's
-// stretch.
-template <int W, int P, int V, bool STATS, bool MASK, bool STRETCH>
-LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in_stride, int pixels,
-                             int depth, const float* w, int w_stride, const float* bias, const float* added,
-                             int added_stride, float* sum, float* square, const float* mask, int mask_stride,
-                             Ahead* ahead) {
+// One row times V vectors of columns and the C columns behind them (0: none), whose weights are `narrow`, P
+// pixels at a time; returns the pixels done. With AVX-512 a turn of the loop is four steps of the sum: its
+// own work would be a fifth of one. STRETCH: each step asks for a line of ahead's stretch.
+template <int W, int P, int V, int C, bool STATS, bool MASK, bool STRETCH>
+LANAS_INLINE int product_row(const Columns& to, const float* in, int in_stride, int pixels, int depth,
+                             const float* w, int w_stride, const float* narrow, Ahead* ahead) {
+  constexpr int kSteps = W == 16 && P > 1 ? 4 : 1;
   int p = 0;
-  for (; p + P <= pixels; p += P, in += P * in_stride, out += P * out_stride) {
-    if (ahead) ahead->some(P * V * depth);
-    Vec<W> acc[P][V];
+  for (; p + P <= pixels; p += P, in += P * in_stride) {
+    if (ahead) ahead->some(P * (V * W + C) * depth / W);
+    const Columns here = to.from(p, 0);
+    Vec<W> acc[P][V], last[C > 0 ? P : 1] = {};
 #pragma GCC unroll 8
     for (int r = 0; r < P; ++r)
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
-        acc[r][v] = load<W>(bias + v * W);
-        if (!MASK && added) acc[r][v] += load<W>(added + r * added_stride + v * W);
+        acc[r][v] = load<W>(here.bias + v * W);
+        if (!MASK && here.added) acc[r][v] += load<W>(here.added + r * here.added_stride + v * W);
       }
-    const float *wi = w, *x[P];
+    const float *wi = w, *wn = narrow, *x[P];
 #pragma GCC unroll 8
     for (int r = 0; r < P; ++r) x[r] = opaque(in + r * in_stride);
     const float* line = nullptr;
     ptrdiff_t line_step = 0;
     if constexpr (STRETCH) line = ahead->take(depth, line_step);
-    for (int i = 0; i < depth; ++i, wi += w_stride) {
+    const auto step = [&](ptrdiff_t i) LANAS_LAMBDA {
       if constexpr (STRETCH) __builtin_prefetch(line, 0, 2), line += line_step;
       Vec<W> b[V];
 #pragma GCC unroll 4
@@ -60,29 +59,42 @@ LANAS_INLINE int product_row(float* out, int out_stride, const float* in, int in
       for (int r = 0; r < P; ++r)
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) acc[r][v] += x[r][i] * b[v];
+      wi += w_stride;
+      if constexpr (kSteps > 1) wi = opaque(wi);
+    };
+    ptrdiff_t i = 0;
+    for (; i + kSteps <= depth; i += kSteps) {
+      if constexpr (kSteps > 1) i = opaque(i);
+#pragma GCC unroll 4
+      for (int u = 0; u < kSteps; ++u) {
+        step(i + u);
+        if constexpr (C > 0)
+          if (u % (W / C) == 0) narrow_step<W, C, P>(last, x, i + u, wn + u * C);
+      }
+      wn += kSteps * C;
     }
+    for (; C == 0 && i < depth; ++i) step(i);
 #pragma GCC unroll 8
-    for (int r = 0; r < P; ++r) {
+    for (int r = 0; r < P; ++r)
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
         Vec<W>& a = acc[r][v];
         if constexpr (MASK) {
-          a = load<W>(mask + v * W) > 0.0f ? a : a - a;
-          if (added) a += load<W>(added + r * added_stride + v * W);
+          a = load<W>(here.mask + r * here.mask_stride + v * W) > 0.0f ? a : a - a;
+          if (here.added) a += load<W>(here.added + r * here.added_stride + v * W);
         }
-        store<W>(out + r * out_stride + v * W, a);
+        store<W>(here.out + r * here.out_stride + v * W, a);
       }
-      if constexpr (MASK) mask += mask_stride;
-    }
-    if (added) added += P * added_stride;
-    if constexpr (!STATS) continue;
+    if constexpr (STATS) {
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) {
-      Vec<W> s = load<W>(sum + v * W), q = load<W>(square + v * W);
+      for (int v = 0; v < V; ++v) {
+        Vec<W> s = load<W>(here.sum + v * W), q = load<W>(here.square + v * W);
 #pragma GCC unroll 8
-      for (int r = 0; r < P; ++r) s += acc[r][v], q += acc[r][v] * acc[r][v];
-      store<W>(sum + v * W, s), store<W>(square + v * W, q);
+        for (int r = 0; r < P; ++r) s += acc[r][v], q += acc[r][v] * acc[r][v];
+        store<W>(here.sum + v * W, s), store<W>(here.square + v * W, q);
+      }
     }
+    if constexpr (C > 0) finish_narrow<W, C, P, STATS, MASK>(here.from(0, V * W), last, P);
   }
   return p;
 }
@@ -162,36 +174,67 @@ LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int 
                    (!MASK || one_run(mask, pixels));
   const int rows = run ? 1 : out.count;
   if (run) pixels *= out.count;  // short rows cost a third of a product on their own
+  int done_before = 0;           // columns
   for_blocks<W>(w_stride, 3, [&](auto lanes, auto vectors, int j) LANAS_LAMBDA {
     constexpr int L = decltype(lanes)::value, V = decltype(vectors)::value;
-    const bool narrow = L < W && depth % 4 == 0 && depth <= kNarrowDepth;
-    alignas(64) float narrow_table[L < W ? kNarrowDepth * L : 1];
-    if constexpr (L < W)
-      if (narrow) narrow_weights<W, L>(narrow_table, w + j, w_stride, depth);
+    if (j < done_before) return;
+    // Columns that are narrow: these, or, where registers have room, those behind them.
+    constexpr bool kTakesNarrow = W == 16 && L == W && V == 2;
+    const int behind = w_stride - j - V * W;
+    const bool possible = depth % 4 == 0 && depth <= kNarrowDepth;
+    const int with = kTakesNarrow && possible && behind < W ? std::min(behind, 8) : 0;
+    alignas(64) float table[L < W || kTakesNarrow ? kNarrowDepth * 8 : 1];
+    if constexpr (kTakesNarrow) {
+      if (with == 4) narrow_weights<W, 4>(table, w + j + V * W, w_stride, depth);
+      if (with == 8) narrow_weights<W, 8>(table, w + j + V * W, w_stride, depth);
+      done_before = j + V * W + with;
+    } else if constexpr (L < W) {
+      if (possible) narrow_weights<W, L>(table, w + j, w_stride, depth);
+    }
     for (int t = 0; t < rows; ++t) {
-      float *to = out.row[t] + j, *s = STATS ? sum + j : nullptr, *q = STATS ? square + j : nullptr;
-      const float *from = in.row[t], *masking = MASK ? mask.row[t] + j : nullptr,
-                  *base = added.count > 0 ? added.row[t] + j : nullptr;
+      const Columns to{out.row[t] + j,
+                       out.stride,
+                       bias + j,
+                       added.count > 0 ? added.row[t] + j : nullptr,
+                       added.stride,
+                       STATS ? sum + j : nullptr,
+                       STATS ? square + j : nullptr,
+                       MASK ? mask.row[t] + j : nullptr,
+                       mask.stride};
+      const float* const from = in.row[t];
       if constexpr (L < W)
-        if (narrow) {
-          narrow_row<W, L, STATS, MASK>(to, out.stride, from, in.stride, pixels, depth, narrow_table,
-                                        bias + j, base, added.stride, s, q, masking, mask.stride, ahead);
+        if (possible) {
+          narrow_row<W, L, STATS, MASK>(to, from, in.stride, pixels, depth, table, ahead);
           continue;
         }
       constexpr int P = kPixels<W, V>;
       int done = 0;
       if constexpr (W > 4 && L == W && V == 1 && !MASK)
         if (depth == W && w_stride == W && in.stride == W && out.stride == W)
-          done = square_row<W, STATS>(to, from, pixels, w, bias, base, added.stride, s, q, ahead);
-      if (done == 0)
-        done = product_row<L, P, V, STATS, MASK, STRETCH>(to, out.stride, from, in.stride, pixels, depth,
-                                                          w + j, w_stride, bias + j, base, added.stride, s, q,
-                                                          masking, mask.stride, ahead);
-      if (done < pixels)
-        product_row<L, 1, V, STATS, MASK, false>(
-            to + done * out.stride, out.stride, from + done * in.stride, in.stride, pixels - done, depth,
-            w + j, w_stride, bias + j, base ? base + done * added.stride : nullptr, added.stride, s, q,
-            MASK ? masking + done * mask.stride : nullptr, mask.stride, ahead);
+          done =
+              square_row<W, STATS>(to.out, from, pixels, w, bias, to.added, added.stride, sum, square, ahead);
+      const auto some = [&](auto count, auto narrow, auto stretch, int first) LANAS_LAMBDA {
+        return product_row<L, decltype(count)::value, V, decltype(narrow)::value, STATS, MASK,
+                           decltype(stretch)::value>(to.from(first, 0), from + ptrdiff_t(first) * in.stride,
+                                                     in.stride, pixels - first, depth, w + j, w_stride, table,
+                                                     ahead);
+      };
+      constexpr std::bool_constant<STRETCH> stretch;
+      if constexpr (kTakesNarrow) {
+        if (with == 4) done = some(Count<P>(), Count<4>(), stretch, 0);
+        if (with == 8) done = some(Count<P>(), Count<8>(), stretch, 0);
+      }
+      if (with == 0 && done == 0) done = some(Count<P>(), Count<0>(), stretch, 0);
+      if (done == pixels) continue;
+      some(Count<1>(), Count<0>(), std::false_type(), done);
+      const Columns rest = to.from(done, V * W);
+      if constexpr (kTakesNarrow) {
+        const float* const left = from + ptrdiff_t(done) * in.stride;
+        if (with == 4)
+          narrow_row<W, 4, STATS, MASK>(rest, left, in.stride, pixels - done, depth, table, ahead);
+        if (with == 8)
+          narrow_row<W, 8, STATS, MASK>(rest, left, in.stride, pixels - done, depth, table, ahead);
+      }
     }
   });
 }

@@ -107,7 +107,7 @@ TEST(SeparableConv, BackwardAgainstCentralDifferences) {
 
 std::vector<Case> float_cases() {
   std::vector<Case> cases = small_cases();
-  for (int channels : {1, 3, 4, 8, 12, 16, 24, 28, 32, 36, 40, 52, 64})
+  for (int channels : {1, 3, 4, 8, 12, 16, 24, 28, 32, 36, 40, 44, 52, 64})
     for (int k : {0, 3, 5}) {
       const int i = int(cases.size());
       const Norm norm = Norm(i % 3);

@@ -51,7 +51,7 @@ TEST_F(ComparisonTest, SlowSeedsAndMetricsInOneTable) {
   EXPECT_EQ(table["runs"][0]["networks"][2]["metric"], "macs");
   EXPECT_EQ(table["runs"][0]["networks"][1]["metric"], "latency");
   refuse(compared, {"out", "holds a run already", "--resume"});
-  for (const std::string folder : {std::string("out"), std::string("out/"), at("out").string()}) {
+  for (const std::string& folder : {std::string("out"), std::string("out/"), at("out").string()}) {
     succeed({"run", "--resume", folder, "--json", "again.json"});
     EXPECT_EQ(json("again.json"), table) << folder;
   }
