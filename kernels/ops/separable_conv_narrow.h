@@ -1,6 +1,7 @@
 // separable_conv_narrow.h -- the columns of a product that do not fill a vector: of 36 channels the last 4,
 // of 72 the last 8. Of C such columns a vector holds G = W / C steps of the sum over the depth, lane j * G +
 // k being column j of step i + k, so that no lane is idle; G pixels are folded into one vector at the end.
+// With AVX-512 they go with two vectors before them (product_row), else on their own (narrow_row).
 #pragma once
 
 #include "kernels/ops/separable_conv_ahead.h"

@@ -26,8 +26,9 @@ LANAS_INLINE bool one_run(const Rows& rows, int pixels) {
 }
 
 // One row times V vectors of columns and the C columns behind them (0: none), whose weights are `narrow`, P
-// pixels at a time; returns the pixels done. With AVX-512 a turn of the loop is four steps of the sum: its
-// own work would be a fifth of one. STRETCH: each step asks for a line of ahead's stretch.
+// pixels at a time; returns the pixels done. With AVX-512 a turn of the loop is four steps of the sum: of
+// one step 11 of 37 instructions would be the loop's own. STRETCH: each step asks for a line of ahead's
+// stretch.
 template <int W, int P, int V, int C, bool STATS, bool MASK, bool STRETCH>
 LANAS_INLINE int product_row(const Columns& to, const float* in, int in_stride, int pixels, int depth,
                              const float* w, int w_stride, const float* narrow, Ahead* ahead) {
@@ -174,7 +175,7 @@ LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int 
                    (!MASK || one_run(mask, pixels));
   const int rows = run ? 1 : out.count;
   if (run) pixels *= out.count;  // short rows cost a third of a product on their own
-  int done_before = 0;           // columns
+  int done_before = 0;           // columns before this one went with a block of vectors
   for_blocks<W>(w_stride, 3, [&](auto lanes, auto vectors, int j) LANAS_LAMBDA {
     constexpr int L = decltype(lanes)::value, V = decltype(vectors)::value;
     if (j < done_before) return;
