@@ -185,9 +185,12 @@ LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int 
     const bool possible = depth % 4 == 0 && depth <= kNarrowDepth;
     const int with = kTakesNarrow && possible && behind < W ? std::min(behind, 8) : 0;
     alignas(64) float table[L < W || kTakesNarrow ? kNarrowDepth * 8 : 1];
+    const auto for_narrow = [&](auto&& f) LANAS_LAMBDA {
+      if (with == 4) f(Count<4>());
+      if (with == 8) f(Count<8>());
+    };
     if constexpr (kTakesNarrow) {
-      if (with == 4) narrow_weights<W, 4>(table, w + j + V * W, w_stride, depth);
-      if (with == 8) narrow_weights<W, 8>(table, w + j + V * W, w_stride, depth);
+      for_narrow([&](auto c) LANAS_LAMBDA { narrow_weights<W, c>(table, w + j + V * W, w_stride, depth); });
       done_before = j + V * W + with;
     } else if constexpr (L < W) {
       if (possible) narrow_weights<W, L>(table, w + j, w_stride, depth);
@@ -221,21 +224,16 @@ LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int 
                                                      ahead);
       };
       constexpr std::bool_constant<STRETCH> stretch;
-      if constexpr (kTakesNarrow) {
-        if (with == 4) done = some(Count<P>(), Count<4>(), stretch, 0);
-        if (with == 8) done = some(Count<P>(), Count<8>(), stretch, 0);
-      }
+      if constexpr (kTakesNarrow)
+        for_narrow([&](auto c) LANAS_LAMBDA { done = some(Count<P>(), c, stretch, 0); });
       if (with == 0 && done == 0) done = some(Count<P>(), Count<0>(), stretch, 0);
       if (done == pixels) continue;
       some(Count<1>(), Count<0>(), std::false_type(), done);
-      const Columns rest = to.from(done, V * W);
-      if constexpr (kTakesNarrow) {
-        const float* const left = from + ptrdiff_t(done) * in.stride;
-        if (with == 4)
-          narrow_row<W, 4, STATS, MASK>(rest, left, in.stride, pixels - done, depth, table, ahead);
-        if (with == 8)
-          narrow_row<W, 8, STATS, MASK>(rest, left, in.stride, pixels - done, depth, table, ahead);
-      }
+      if constexpr (kTakesNarrow)
+        for_narrow([&](auto c) LANAS_LAMBDA {
+          narrow_row<W, c, STATS, MASK>(to.from(done, V * W), from + ptrdiff_t(done) * in.stride, in.stride,
+                                        pixels - done, depth, table, ahead);
+        });
     }
   });
 }
