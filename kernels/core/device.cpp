@@ -42,15 +42,24 @@ Device parse_device(const std::string& name) {
   return Device::cuda;
 }
 
-Stream::Stream(Device device, int threads)
-    : device_(device), threads_(threads > 0 ? threads : omp_get_num_procs()) {
+namespace {
+
+// Asking the system takes as long as a small op.
+int processors() {
+  static const int count = omp_get_num_procs();
+  return count;
+}
+
+}  // namespace
+
+Stream::Stream(Device device, int threads) : device_(device), threads_(threads > 0 ? threads : processors()) {
   CHECK(threads >= 0 && threads <= 1024, "--threads: expected 0 (all cores) to 1024, found ", threads);
   if (device == Device::cuda) native_ = backend::make_stream();
 }
 
 void Stream::activate() const {
   check_recorded(*this);
-  omp_set_num_threads(std::min(threads_, omp_get_num_procs()));  // scratch is planned for that many
+  omp_set_num_threads(std::min(threads_, processors()));  // scratch is planned for that many
 }
 
 void Stream::synchronize() const {
