@@ -64,10 +64,22 @@ struct SeparableUnit {
   Normalised out = {};
 };
 std::vector<Normalised> separable_convs(Tape& tape, const std::vector<SeparableUnit>& units);
-// One unit for inference with batch norm folded into weights and bias. added: to be added, where given; it
-// may be `out`, which an op before this one has written.
-Var separable_conv_inference(Tape& tape, Var x, Separable unit, Var bias, Var out = {}, Var added = {},
-                             bool relu = true);
+// Units for inference with batch norms folded into weights and bias. A path is one unit from x to out, or
+// two; paths that read one x share it, several of them have first units with depthwise parts and one stride,
+// see kernels/ops/separable_conv.h. added: to be added, where given; it may be `out`, which an op or a path
+// before this one has written.
+struct InferenceUnit {
+  Separable unit;
+  Var bias;
+};
+struct InferencePath {
+  InferenceUnit first = {}, second = {};
+  Var out = {}, added = {};
+  bool relu = true;        // before the first unit; false also where x is stored rectified
+  bool rectified = false;  // out is stored as relu(out)
+};
+std::vector<Var> separable_convs_inference(Tape& tape, Var x, const std::vector<InferencePath>& paths);
+Var separable_conv_inference(Tape& tape, Var x, const InferencePath& path);
 
 // Pooling
 Var max_pool(Tape& tape, Var x, int kernel, int stride, int padding, Var out = {});

@@ -1,4 +1,6 @@
 // ops_convolution.cpp -- convolutions on the tape; see ops.h.
+#include <algorithm>
+
 #include "autograd/ops.h"
 #include "autograd/recording.h"
 #include "kernels/ops/batch_norm.h"
@@ -254,37 +256,77 @@ Normalised separable_conv(Tape& tape, Normalised x, Separable unit, RunningMomen
   return separable_convs(tape, {{x, unit, running, out}})[0];
 }
 
-Var separable_conv_inference(Tape& tape, Var x, Separable unit, Var bias, Var out, Var added, bool relu) {
-  const SeparableConv<float> op = shapes_only(tape, unit);
-  const Shape xs = tape.shape(x), ys = op.output_shape(xs);
-  CHECK(op.pointwise.c == xs.c, "separable_conv_inference: weights of ", op.pointwise.c,
-        " channels do not fit x ", xs);
-  const bool accumulate = added && added == out;
-  out = output_or_new(tape, "separable_conv_inference", out, ys);
-  std::vector<Var> vars;
-  SeparableInputs at;
-  at.x = add(vars, x);
-  at.depthwise = add(vars, unit.depthwise);
-  at.pointwise = add(vars, unit.pointwise);
-  at.bias = add(vars, bias);
-  const int addend = accumulate ? -1 : add(vars, added);
+std::vector<Var> separable_convs_inference(Tape& tape, Var x, const std::vector<InferencePath>& paths) {
+  // The positions of a path's units, of y among the outputs and of what is added among the inputs, or -1.
+  struct Places {
+    SeparableInputs first, second;
+    int y = 0, added = -1;
+    bool adds_to_y = false;
+  };
+  const char* name = paths.size() == 1 ? "separable_conv_inference" : "separable_convs_inference";
+  std::vector<Var> vars{x}, outputs, results;
+  std::vector<Places> places;
+  std::vector<SeparablePath> shapes;
+  int64_t macs = 0;
+  // The shape that a unit makes of xs.
+  const auto add_unit = [&](SeparableInputs& at, SeparableConv<float>& op, const InferenceUnit& u, Shape xs) {
+    at.depthwise = add(vars, u.unit.depthwise);
+    at.pointwise = add(vars, u.unit.pointwise);
+    at.bias = add(vars, u.bias);
+    op = shapes_only(tape, u.unit);
+    CHECK(op.pointwise.c == xs.c, name, ": weights of ", op.pointwise.c, " channels do not fit x ", xs);
+    const Shape ys = op.output_shape(xs);
+    macs += separable_macs(op, ys);
+    return ys;
+  };
+  for (const InferencePath& path : paths) {
+    Places& at = places.emplace_back();
+    SeparablePath& shape = shapes.emplace_back();
+    at.first.x = 0;
+    Shape ys = add_unit(at.first, shape.first, path.first, tape.shape(x));
+    if (path.second.unit.pointwise) ys = add_unit(at.second, shape.second, path.second, ys);
+    results.push_back(output_or_new(tape, name, path.out, ys));
+    const auto known = std::find(outputs.begin(), outputs.end(), results.back());
+    at.y = int(known - outputs.begin());
+    if (known == outputs.end()) outputs.push_back(results.back());
+    at.adds_to_y = path.added && path.added == path.out;
+    if (!at.adds_to_y) at.added = add(vars, path.added);
+  }
+  const auto forward = [=](Run& run) {
+    const auto bias = [&](const SeparableInputs& at) {
+      return at.bias >= 0 ? run.in(at.bias).data : nullptr;
+    };
+    std::vector<SeparablePath> bound;
+    for (size_t i = 0; i < paths.size(); ++i) {
+      const Places& at = places[i];
+      SeparablePath& path = bound.emplace_back();
+      path.first = bind(run, at.first, paths[i].first.unit, paths[i].relu);
+      path.first_bias = bias(at.first);
+      if (at.second.pointwise >= 0) {
+        path.second = bind(run, at.second, paths[i].second.unit);
+        path.second_bias = bias(at.second);
+      }
+      path.y = run.out(at.y);
+      path.rectified = paths[i].rectified;
+      path.added = at.adds_to_y ? path.y : at.added >= 0 ? run.in(at.added) : Tensor();
+    }
+    separable_convs_inference(run.stream, bound, run.in(0), run.scratch());
+  };
   const Stream most, one(tape.device(), 1);
-  tape.record({.name = "separable_conv_inference",
+  tape.record({.name = name,
                .inputs = vars,
-               .outputs = {out},
+               .outputs = outputs,
                .saved = {},
-               .forward =
-                   [=](Run& run) {
-                     const Tensor more = accumulate ? run.out(0) : addend >= 0 ? run.in(addend) : Tensor();
-                     separable_conv_inference(run.stream, bind(run, at, unit, relu), run.out(0), run.in(0),
-                                              at.bias >= 0 ? run.in(at.bias).data : nullptr, more,
-                                              run.scratch());
-                   },
+               .forward = forward,
                .backward = {},
-               .scratch_bytes = std::max(separable_conv_inference_scratch_bytes(most, op, xs),
-                                         separable_conv_inference_scratch_bytes(one, op, xs)),
-               .macs = separable_macs(op, ys)});
-  return out;
+               .scratch_bytes = std::max(separable_convs_inference_scratch_bytes(most, shapes, tape.shape(x)),
+                                         separable_convs_inference_scratch_bytes(one, shapes, tape.shape(x))),
+               .macs = macs});
+  return results;
+}
+
+Var separable_conv_inference(Tape& tape, Var x, const InferencePath& path) {
+  return separable_convs_inference(tape, x, {path})[0];
 }
 
 }  // namespace lanas

@@ -19,28 +19,25 @@ Var parameter(Tape& tape, ParameterStore& store, const std::string& name, Shape 
 
 // One op of the deployed network: from x, c channels, to a new tensor.
 Var record_op(Tape& tape, ParameterStore& store, OpKind op, Var x, int c, int stride) {
-  auto unit = [&](const std::string& name, Var in, int kernel, int step, int dilation) {
-    const Separable geometry{parameter(tape, store, name + "d", {1, kernel, kernel, c}),
-                             parameter(tape, store, name + "p", {c, 1, 1, c}),
-                             step,
-                             dilation,
-                             0,
-                             true};
-    return separable_conv_inference(tape, in, geometry, parameter(tape, store, name + "b", {1, 1, 1, c}));
+  const auto unit = [&](const std::string& name, int kernel, int step, int dilation) {
+    return InferenceUnit{{parameter(tape, store, name + "d", {1, kernel, kernel, c}),
+                          parameter(tape, store, name + "p", {c, 1, 1, c}), step, dilation, 0, true},
+                         parameter(tape, store, name + "b", {1, 1, 1, c})};
   };
+  const auto convolution = [&](const InferencePath& path) { return separable_conv_inference(tape, x, path); };
   switch (op) {
     case OpKind::max_pool_3x3:
       return max_pool(tape, x, 3, stride, 1);
     case OpKind::avg_pool_3x3:
       return avg_pool(tape, x, 3, stride, 1);
     case OpKind::sep_conv_3x3:
-      return unit("2", unit("1", x, 3, stride, 1), 3, 1, 1);
+      return convolution({unit("1", 3, stride, 1), unit("2", 3, 1, 1)});
     case OpKind::sep_conv_5x5:
-      return unit("2", unit("1", x, 5, stride, 1), 5, 1, 1);
+      return convolution({unit("1", 5, stride, 1), unit("2", 5, 1, 1)});
     case OpKind::dil_conv_3x3:
-      return unit("1", x, 3, stride, 2);
+      return convolution({unit("1", 3, stride, 2)});
     case OpKind::dil_conv_5x5:
-      return unit("1", x, 5, stride, 2);
+      return convolution({unit("1", 5, stride, 2)});
     default:
       break;
   }
@@ -50,8 +47,9 @@ Var record_op(Tape& tape, ParameterStore& store, OpKind op, Var x, int c, int st
   for (int half = 0; half < 2; ++half) {
     const std::string name = half ? "2" : "1";
     const Separable geometry{{}, parameter(tape, store, name + "p", {c / 2, 1, 1, c}), 2, 1, half, true};
-    separable_conv_inference(tape, x, geometry, parameter(tape, store, name + "b", {1, 1, 1, c / 2}),
-                             tape.slice(out, half * c / 2, (half + 1) * c / 2));
+    separable_conv_inference(tape, x,
+                             {.first = {geometry, parameter(tape, store, name + "b", {1, 1, 1, c / 2})},
+                              .out = tape.slice(out, half * c / 2, (half + 1) * c / 2)});
   }
   return out;
 }

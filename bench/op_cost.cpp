@@ -1,5 +1,7 @@
 #include "bench/op_cost.h"
 
+#include <map>
+
 #include "kernels/core/check.h"
 
 namespace lanas::bench {
@@ -46,9 +48,14 @@ std::string op_shape(const Tape& tape, const Op& op) {
     const std::string out = text(tape.shape(op.outputs.front()));
     if (out != shape) shape += ">" + out;
   }
+  // The kernels of its units, equal ones as "k3 x4": ops of other units take other times.
+  std::map<int, int> kernels;
   for (Var v : op.inputs)
-    if (tape.value(v).role == Tape::Role::parameter && tape.shape(v).h > 1)
-      return join(shape, " k", tape.shape(v).h);
+    if (tape.value(v).role == Tape::Role::parameter && tape.shape(v).h > 1) ++kernels[tape.shape(v).h];
+  for (const auto& [size, count] : kernels) {
+    shape += join(" k", size);
+    if (count > 1) shape += join(" x", count);
+  }
   return shape;
 }
 

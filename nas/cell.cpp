@@ -223,20 +223,29 @@ void add_paths(Tape& tape, const std::vector<Normalised>& paths, Var out) {
 
 }  // namespace
 
+Var cell_output(Tape& tape, const CellPlace& place, Var state0) {
+  const int step = place.reduction ? 2 : 1;
+  const Shape s = tape.shape(state0);
+  return tape.activation({s.n, s.h / step, s.w / step, kNodes * place.channels});
+}
+
+Var node_slice(Tape& tape, const CellPlace& place, Var output, int node) {
+  return tape.slice(output, node * place.channels, (node + 1) * place.channels);
+}
+
 Var cell_nodes(Tape& tape, const CellPlace& place, std::vector<Var> states, bool packed,
                const std::function<void(int node, const std::vector<Var>& states, Var out)>& add_node) {
-  const int c = place.channels, step = place.reduction ? 2 : 1;
-  const Shape s = tape.shape(states[0]);
-  const Shape shape{s.n, s.h / step, s.w / step, c};
-  const Var output = tape.activation({shape.n, shape.h, shape.w, kNodes * c});
-  const auto slice = [&](int node) { return tape.slice(output, node * c, (node + 1) * c); };
+  const Var output = cell_output(tape, place, states[0]);
+  const Shape s = tape.shape(output);
   const size_t inputs = states.size();
   for (int node = 0; node < kNodes; ++node) {
-    const Var out = packed ? tape.activation(shape) : slice(node);
+    const Var out =
+        packed ? tape.activation({s.n, s.h, s.w, place.channels}) : node_slice(tape, place, output, node);
     add_node(node, states, out);
     states.push_back(out);
   }
-  for (int node = 0; packed && node < kNodes; ++node) copy(tape, states[inputs + size_t(node)], slice(node));
+  for (int node = 0; packed && node < kNodes; ++node)
+    copy(tape, states[inputs + size_t(node)], node_slice(tape, place, output, node));
   return output;
 }
 

@@ -19,11 +19,16 @@ namespace lanas {
 // What stands before the names of a part's parameters: "NAME.", or nothing without a name.
 inline std::string name_prefix(const std::string& name) { return name.empty() ? "" : name + "."; }
 
-// The frame of every cell: records the nodes in turn, each through add_node(node, states so far, out), where
-// out is where the node goes, and returns the output. `states` starts as the preprocessed inputs. packed:
-// nodes are tensors of their own and are copied to the output at the end, else slices of it. Reading a slice
-// of a quarter of the channels uses a quarter of the sets of the caches; in training, where many ops read a
-// node and its gradient, that costs more than the copies (docs/what_was_tried.md).
+// A cell's output, [n, h, w, 4 c], to be written; state0: its first preprocessed input. And a node's part of
+// it.
+Var cell_output(Tape& tape, const CellPlace& place, Var state0);
+Var node_slice(Tape& tape, const CellPlace& place, Var output, int node);
+
+// The frame of cells in training: records the nodes in turn, each through add_node(node, states so far, out),
+// where out is where the node goes, and returns the output. `states` starts as the preprocessed inputs.
+// packed: nodes are tensors of their own and are copied to the output at the end, else slices of it. Reading
+// a slice of a quarter of the channels uses a quarter of the sets of the caches; in training, where many ops
+// read a node and its gradient, that costs more than the copies (docs/what_was_tried.md).
 Var cell_nodes(Tape& tape, const CellPlace& place, std::vector<Var> states, bool packed,
                const std::function<void(int node, const std::vector<Var>& states, Var out)>& add_node);
 

@@ -1,5 +1,7 @@
 // inference.cpp -- the deployed form of a derived network; see network.h.
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "nas/cell.h"
 #include "nas/network.h"
@@ -17,17 +19,42 @@ class InferenceBuilder {
     });
   }
 
+  // State by state, so that all convolutions that read one share it, and soon after it was written. What a
+  // node has of paths without weights comes before its convolutions. Nodes are slices of the output: in one
+  // pass over few images, in the caches, copies of packed nodes cost more than they give.
+  // last: the output goes to the classifier, which does not rectify it as the next cells do. On a cuda device
+  // reading rectified costs nothing.
   Var cell(const std::string& name, const CellGenotype& genotype, const CellPlace& place, Var input0,
-           Var input1) {
-    const int c = place.channels;
-    const Var state0 = preprocess(name + ".preprocess0", input0, c, place.after_reduction);
-    const Var state1 = preprocess(name + ".preprocess1", input1, c, false);
-    // One pass over few images, in the caches: the copies cost more than they give.
-    const bool packed = false;
-    return cell_nodes(tape_, place, {state0, state1}, packed,
-                      [&](int node, const std::vector<Var>& states, Var out) {
-                        add_node(join(name, ".edges."), genotype, node, place, states, out);
-                      });
+           Var input1, bool last) {
+    std::vector<Var> states;
+    std::vector<Node> nodes;
+    Var output;
+    for (int state = 0; state <= kNodes; ++state) {  // nobody reads the last node
+      if (state == 0) {
+        states.push_back(preprocess(name + ".preprocess0", input0, place.channels, place.after_reduction));
+        output = cell_output(tape_, place, states[0]);
+        for (int n = 0; n < kNodes; ++n)
+          nodes.emplace_back(genotype, place, n, node_slice(tape_, place, output, n),
+                             !last && tape_.device() == Device::cpu);
+      } else if (state == 1) {
+        states.push_back(preprocess(name + ".preprocess1", input1, place.channels, false));
+      } else {
+        states.push_back(nodes[size_t(state - 2)].out);
+      }
+      for (Node& node : nodes)
+        if (node.begins == state) begin(node, states);
+      for (int input = 0; input <= state; ++input) {
+        std::vector<InferencePath> paths;
+        for (Node& node : nodes)
+          for (const Edge& edge : node.convolutions)
+            if (edge.input == input && std::max(input, node.begins) == state)
+              convolve(join(name, ".edges.", edge.index), edge, states[size_t(input)], node, paths);
+        if (!paths.empty()) separable_convs_inference(tape_, states[size_t(input)], paths);
+      }
+    }
+    if (std::all_of(nodes.begin(), nodes.end(), [](const Node& n) { return n.rectified; }))
+      rectified_.push_back(output);
+    return output;
   }
 
   Var classify(Var x, int classes) {
@@ -38,95 +65,118 @@ class InferenceBuilder {
   }
 
  private:
-  // Paths without weights come first: two of them as one sum, a pool alone as the node itself. A state alone
-  // is not copied: the convolution adds it.
-  void add_node(const std::string& prefix, const CellGenotype& genotype, int node, const CellPlace& place,
-                const std::vector<Var>& states, Var out) {
-    const auto has_weights = [&](int j) {
-      const CellEdge& edge = genotype[j];
-      return !is_pool(edge.op) && (edge.op != OpKind::skip_connect || edge_stride(place, edge.input) == 2);
-    };
-    const int first = 2 * node, second = first + 1;
-    const bool both = !has_weights(first) && !has_weights(second);
+  bool is_rectified(Var x) const {
+    return std::find(rectified_.begin(), rectified_.end(), x) != rectified_.end();
+  }
+
+  static bool has_depthwise(OpKind op) { return !is_pool(op) && op != OpKind::skip_connect; }
+
+  struct Edge : CellEdge {
+    int index;  // of the genotype's edges
+    int stride;
+  };
+
+  struct Node {
+    Var out;
+    std::vector<Edge> plain, convolutions;  // without and with weights
+    int begins = 0;  // the state behind which it can be written: the last of the plain ones
+    Var added;       // what it is so far: nothing, a state, or `out`
+    size_t left;     // convolutions still to be added
+    // The last of them stores it rectified, as all its readers rectify it: those in the cell have a depthwise
+    // part.
+    bool rectified;
+    Node(const CellGenotype& genotype, const CellPlace& place, int node, Var to, bool rectify) : out(to) {
+      for (int j : {2 * node, 2 * node + 1}) {
+        const Edge edge{genotype[j], j, edge_stride(place, genotype[j].input)};
+        const bool weights = !is_pool(edge.op) && (edge.op != OpKind::skip_connect || edge.stride == 2);
+        (weights ? convolutions : plain).push_back(edge);
+        if (!weights) begins = std::max(begins, edge.input);
+      }
+      left = convolutions.size();
+      rectified = rectify && left > 0;
+      for (const CellEdge& edge : genotype)
+        if (edge.input == node + 2 && !has_depthwise(edge.op)) rectified = false;
+    }
+  };
+
+  // Paths without weights: two of them as one sum, a pool alone as the node itself. A state alone is not
+  // copied: the convolution adds it.
+  void begin(Node& node, const std::vector<Var>& states) {
+    const bool both = node.convolutions.empty();
     std::vector<Var> plain;
-    for (int j : {first, second})
-      if (!has_weights(j)) plain.push_back(weightless(genotype[j], place, states, both ? Var() : out));
-    if (both) {
-      sum(tape_, plain, out);
-      return;
-    }
-    Var added = plain.empty() ? Var() : plain[0];
-    for (int j : {first, second}) {
-      if (!has_weights(j)) continue;
-      const CellEdge& edge = genotype[j];
-      convolve(join(prefix, j), edge.op, states[edge.input], edge_stride(place, edge.input), out, added);
-      added = out;
-    }
+    for (const Edge& edge : node.plain)
+      plain.push_back(weightless(edge, states[size_t(edge.input)], both ? Var() : node.out));
+    if (both) sum(tape_, plain, node.out);
+    if (!both && !plain.empty()) node.added = plain[0];
   }
 
   // A pool, written to `out` where given, or the state as it is.
-  Var weightless(const CellEdge& edge, const CellPlace& place, const std::vector<Var>& states, Var out) {
-    const Var x = states[edge.input];
-    const int stride = edge_stride(place, edge.input);
-    if (edge.op == OpKind::max_pool_3x3) return max_pool(tape_, x, 3, stride, 1, out);
-    if (edge.op == OpKind::avg_pool_3x3) return avg_pool(tape_, x, 3, stride, 1, out);
+  Var weightless(const Edge& edge, Var x, Var out) {
+    if (edge.op == OpKind::max_pool_3x3) return max_pool(tape_, x, 3, edge.stride, 1, out);
+    if (edge.op == OpKind::avg_pool_3x3) return avg_pool(tape_, x, 3, edge.stride, 1, out);
     return x;
   }
 
-  void convolve(const std::string& name, OpKind op, Var x, int stride, Var out, Var added) {
+  // Appends to the paths from x; a skip connection of stride 2 is recorded at once.
+  void convolve(const std::string& name, const Edge& edge, Var x, Node& node,
+                std::vector<InferencePath>& paths) {
+    const Var added = std::exchange(node.added, node.out);
+    const bool rectify = --node.left == 0 && node.rectified;
     const int c = tape_.shape(x).c;
-    if (op == OpKind::skip_connect) return reduce(name, x, out, added);
-    const int kernel = op == OpKind::sep_conv_5x5 || op == OpKind::dil_conv_5x5 ? 5 : 3;
-    if (op == OpKind::dil_conv_3x3 || op == OpKind::dil_conv_5x5) {
-      unit(name, "", ".bn", x, {c, kernel, stride, 2}, out, added);
+    if (edge.op == OpKind::skip_connect) return reduce(name, x, node.out, added, rectify);
+    const int kernel = edge.op == OpKind::sep_conv_5x5 || edge.op == OpKind::dil_conv_5x5 ? 5 : 3;
+    InferencePath& path = paths.emplace_back();
+    path.out = node.out, path.added = added, path.rectified = rectify;
+    if (edge.op == OpKind::dil_conv_3x3 || edge.op == OpKind::dil_conv_5x5) {
+      path.first = unit(name, "", ".bn", c, {c, kernel, edge.stride, 2});
     } else {
-      const Var half = unit(name, "1", ".bn1", x, {c, kernel, stride}, {}, {});
-      unit(name, "2", ".bn2", half, {c, kernel, 1}, out, added);
+      path.first = unit(name, "1", ".bn1", c, {c, kernel, edge.stride});
+      path.second = unit(name, "2", ".bn2", c, {c, kernel, 1});
     }
   }
 
   Var preprocess(const std::string& name, Var x, int c, bool is_reduce) {
-    if (!is_reduce) return pointwise(name + ".conv", name + ".bn", x, {c}, {}, {});
     const Shape s = tape_.shape(x);
+    if (!is_reduce) {
+      InferencePath path{.relu = !is_rectified(x)};
+      path.first = folded_unit(name + ".conv", name + ".bn", {}, {c, 1, 1, s.c}, 0);
+      return separable_conv_inference(tape_, x, path);
+    }
     const Var out = tape_.activation({s.n, s.h / 2, s.w / 2, c});
-    reduce(name, x, out, {});
+    reduce(name, x, out, {}, false);
     return out;
   }
 
-  void reduce(const std::string& name, Var x, Var out, Var added) {
+  void reduce(const std::string& name, Var x, Var out, Var added, bool rectify) {
     const int c = tape_.shape(out).c;
     for (int half = 0; half < 2; ++half) {
       const auto part = [&](Var of) { return tape_.slice(of, half * c / 2, (half + 1) * c / 2); };
-      const Var to = part(out);
       Separable geometry;
       geometry.stride = 2;
       geometry.offset = half;
-      Var more = to;  // the same where the node adds to itself
-      if (added != out) more = added ? part(added) : Var();
-      folded_unit(name + (half ? ".conv2" : ".conv1"), name + ".bn", x, geometry, c / 2, to, more,
-                  half * c / 2);
+      InferencePath path{.out = part(out), .relu = !is_rectified(x), .rectified = rectify};
+      path.added = path.out;  // the same where the node adds to itself
+      if (added != out) path.added = added ? part(added) : Var();
+      path.first = folded_unit(name + (half ? ".conv2" : ".conv1"), name + ".bn", geometry,
+                               {c / 2, 1, 1, tape_.shape(x).c}, half * c / 2);
+      separable_conv_inference(tape_, x, path);
     }
   }
 
-  Var pointwise(const std::string& weight, const std::string& bn, Var x, UnitGeometry g, Var out, Var added) {
-    return folded_unit(weight, bn, x, {}, g.cout, out, added, 0);
-  }
-
-  Var unit(const std::string& name, const char* number, const char* bn, Var x, UnitGeometry g, Var out,
-           Var added) {
+  InferenceUnit unit(const std::string& name, const char* number, const char* bn, int cin, UnitGeometry g) {
     Separable geometry;
-    geometry.depthwise = copied(name + ".depthwise" + number, {1, g.kernel, g.kernel, tape_.shape(x).c});
+    geometry.depthwise = copied(name + ".depthwise" + number, {1, g.kernel, g.kernel, cin});
     geometry.stride = g.stride;
     geometry.dilation = g.dilation;
-    return folded_unit(name + ".pointwise" + number, name + bn, x, geometry, g.cout, out, added, 0);
+    return folded_unit(name + ".pointwise" + number, name + bn, geometry, {g.cout, 1, 1, cin}, 0);
   }
 
-  Var folded_unit(const std::string& weight, const std::string& bn, Var x, Separable geometry, int cout,
-                  Var out, Var added, int c0) {
-    const auto [w, bias] = folded(weight, bn, {cout, 1, 1, tape_.shape(x).c}, c0, true);
+  InferenceUnit folded_unit(const std::string& weight, const std::string& bn, Separable geometry, Shape shape,
+                            int c0) {
+    const auto [w, bias] = folded(weight, bn, shape, c0, true);
     geometry.pointwise = w;
     geometry.transposed = true;
-    return separable_conv_inference(tape_, x, geometry, bias, out, added);
+    return {geometry, bias};
   }
 
   // 3x3 convolution with padding 1 and folded batch norm.
@@ -153,6 +203,7 @@ class InferenceBuilder {
   InferenceNetwork& net_;
   Tape& tape_;
   const NetworkConfig& config_;
+  std::vector<Var> rectified_;  // cells' outputs that are stored so
 };
 
 InferenceNetwork::InferenceNetwork(const NetworkConfig& config, const Genotype& genotype,
@@ -167,7 +218,8 @@ InferenceNetwork::InferenceNetwork(const NetworkConfig& config, const Genotype& 
   const std::vector<CellPlace> places = cell_places(config.channels, config.layers, config.imagenet());
   for (int i = 0; i < config.layers; ++i) {
     const CellGenotype& cell = places[i].reduction ? genotype.reduce : genotype.normal;
-    const Var output = builder.cell(join("cells.", i), cell, places[i], previous, current);
+    const Var output =
+        builder.cell(join("cells.", i), cell, places[i], previous, current, i + 1 == config.layers);
     previous = current;
     current = output;
   }

@@ -245,8 +245,6 @@ LANAS_INSTANTIATE(double)
 
 }  // namespace host
 
-namespace {
-
 void check_shapes(const char* name, const SeparableConv<float>& op, Shape y, Shape x) {
   CHECK(op.stride == 1 || op.stride == 2, name, ": stride ", op.stride, " is neither 1 nor 2");
   CHECK(op.dilation >= 1, name, ": dilation ", op.dilation, " is below 1");
@@ -260,6 +258,8 @@ void check_shapes(const char* name, const SeparableConv<float>& op, Shape y, Sha
           name, ": depthwise weights ", op.depthwise.shape(), " are not [1,k,k,", x.c, "] with k odd");
   CHECK(y == op.output_shape(x), name, ": output ", y, " is not ", op.output_shape(x), " for x ", x);
 }
+
+namespace {
 
 void check_gradient(const char* name, const SeparableConv<float>& op,
                     const SeparableConvGradient<float>& gradient, const GradientView<float>& dy, Tensor x) {
@@ -293,19 +293,6 @@ void separable_conv_backward(Stream& stream, const SeparableConv<float>& op,
   separable_convs_backward(stream, {&op, 1}, {&gradient, 1}, {&dy, 1}, {&input, 1}, scratch);
 }
 
-void separable_conv_inference(Stream& stream, const SeparableConv<float>& op, Tensor y, Tensor x,
-                              const float* bias, Tensor added, float* scratch) {
-  check_shapes("separable_conv_inference", op, y.shape(), x.shape());
-  CHECK(!added || added.shape() == y.shape(), "separable_conv_inference: added ", added.shape(), " is not ",
-        y.shape());
-  stream.activate();
-  if (stream.device() == Device::cpu) return cpu::separable_conv_inference(op, y, x, bias, added, scratch);
-  if (added && added.data != y.data) copy_scaled(stream, y, added, 1, 0);
-  const SeparableConvOutput<float> output{y};
-  const SeparableInput input{x};
-  launch_units(stream, {&op, 1}, {&output, 1}, {&input, 1}, bias, added ? 1.0f : 0.0f, 0);
-}
-
 size_t separable_conv_forward_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x) {
   const SeparableInput input{Tensor(nullptr, x)};
   return separable_convs_forward_scratch_bytes(stream, {&op, 1}, {&input, 1});
@@ -314,10 +301,6 @@ size_t separable_conv_forward_scratch_bytes(const Stream& stream, const Separabl
 size_t separable_conv_backward_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x) {
   const SeparableInput input{Tensor(nullptr, x)};
   return separable_convs_backward_scratch_bytes(stream, {&op, 1}, {&input, 1});
-}
-
-size_t separable_conv_inference_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x) {
-  return separable_conv_forward_scratch_bytes(stream, op, x);
 }
 
 namespace {

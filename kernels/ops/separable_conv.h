@@ -59,7 +59,6 @@ struct SeparableConvOutput {
 // Scratch for one call on this stream (its thread count matters); only the shapes of op's weights are read.
 size_t separable_conv_forward_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x);
 size_t separable_conv_backward_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x);
-size_t separable_conv_inference_scratch_bytes(const Stream& stream, const SeparableConv<float>& op, Shape x);
 
 // y_mean, y_inv_std: [cout], 1/sqrt(biased variance + eps); both null: no statistics. x, y may be strided.
 // scratch: separable_conv_forward_scratch_bytes, 64-byte aligned.
@@ -94,11 +93,23 @@ void separable_convs_backward(Stream& stream, std::span<const SeparableConv<floa
                               std::span<const GradientView<float>> dys,
                               std::span<const SeparableInput> inputs, float* scratch);
 
-// y = unit(x) + bias + added: batch norms folded by the caller. bias: [cout] or null; added: empty, y itself
-// or another tensor of its shape.
-// Images are split into rows where the batch is smaller than the thread count.
-void separable_conv_inference(Stream& stream, const SeparableConv<float>& op, Tensor y, Tensor x,
-                              const float* bias, Tensor added, float* scratch);
+// A path of inference, batch norms folded by the caller: y = second(first(x) + bias) + bias + added, or of
+// one unit y = first(x) + bias + added. second has a depthwise part, ReLU, stride 1 and no norm.
+struct SeparablePath {
+  SeparableConv<float> first = {}, second = {};               // a second without weights: none
+  const float *first_bias = nullptr, *second_bias = nullptr;  // [cout] or null
+  Tensor y = {}, added = {};  // added: empty, y itself (also where a path before this one has written it) or
+                              // another tensor of its shape
+  bool rectified = false;     // y is stored as relu(y), for those that only read it so
+  bool two_units() const { return second.pointwise.n > 0; }
+};
+// Paths in their order, whose first units read one x: with one stride, all a depthwise part and ReLU or only
+// one path. Images are split into rows where the batch is smaller than the thread count. scratch: only shapes
+// of weights are read.
+size_t separable_convs_inference_scratch_bytes(const Stream& stream, std::span<const SeparablePath> paths,
+                                               Shape x);
+void separable_convs_inference(Stream& stream, std::span<const SeparablePath> paths, Tensor x,
+                               float* scratch);
 
 namespace host {  // the definition in plain loops; these allocate. T: float, double
 

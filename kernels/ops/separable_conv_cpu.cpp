@@ -1,13 +1,13 @@
-// separable_conv_cpu.cpp -- forward and inference of separable_conv in vectors: one image (or strip of rows)
-// per thread at a time goes into a padded buffer, then, for each unit that reads it, four or eight rows at a
-// time through the depthwise part, held in L1, and the pointwise part. Sums go to double per image and are
-// added in the order of the images, so the statistics do not depend on the thread count.
+// separable_conv_cpu.cpp -- forward of separable_conv in training, in vectors: a thread packs one image at a
+// time into a padded buffer and takes it through each unit that reads it. Sums go to double per image and are
+// added in the order of the images, so the statistics do not depend on the thread count. And the tables of
+// weights that all passes use.
 #include "kernels/ops/separable_conv_cpu.h"
 
 #include <cmath>
 #include <vector>
 
-#include "kernels/ops/separable_conv_plan.h"
+#include "kernels/ops/separable_conv_forward.h"
 
 namespace lanas::cpu {
 
@@ -122,130 +122,57 @@ void fill_pointwise_table(float* table, const Plan& plan, bool backward) {
     }
 }
 
+void Forward::fill(const float* biases) {
+  norm.fill(plan, true);
+  if (plan.op.has_depthwise()) fill_depthwise_table(depthwise, plan);
+  if (plan.op.transposed && !plan.flat && plan.y.c == plan.cout_pad)
+    pointwise = plan.op.pointwise.data;
+  else
+    fill_pointwise_table(pointwise_table, plan, false);
+  for (int j = 0; j < plan.cout_pad; ++j) {
+    const int channel = plan.flat ? j % plan.y.c : j;
+    bias[j] = biases && channel < plan.y.c ? biases[channel] : 0.0f;
+  }
+}
+
 namespace {
 
-// One of the units that read one x.
-struct Forward {
-  Plan plan;
-  Tensor y, x, added;  // added: to be added, may be y; or empty
-  bool statistics = false;
-  NormTable norm;
-  float *depthwise, *pointwise_table, *bias;
-  const float* pointwise;  // the table, or op.pointwise where that lies as the product reads it
-  double* sums;            // [n][2][cout_pad]: of y and y^2
-
-  Forward(const SeparableConv<float>& op, Shape x_shape, const Common& common, Carver& carver)
-      : plan(op, x_shape, lanes_of(cpu_isa()), common) {
-    const int cout = round_up(plan.y.c, kMaxLanes);
-    norm.carve(carver, plan);
-    depthwise = carver.take<float>(depthwise_table_size(plan));
-    pointwise = pointwise_table = carver.take<float>(pointwise_table_size(plan));
-    bias = carver.take<float>(size_t(cout));
-    sums = carver.take<double>(size_t(plan.y.n) * 2 * cout);
-  }
-
-  // Buffers of one thread, for one unit after the other.
-  struct Thread {
-    float *padded, *d, *out, *sums;
-    Thread(const Plan& plan, Carver& carver) {
-      const int cout = round_up(plan.y.c, kMaxLanes);
-      padded = carver.take<float>(size_t(plan.padded_rows()) * plan.pitch);
-      d = carver.take<float>(kTileRows * size_t(plan.d_pitch));
-      out = carver.take<float>(kTileRows * size_t(round_up(plan.y.w, kMaxLanes)) * cout);
-      sums = carver.take<float>(2 * size_t(cout));
-    }
-  };
-};
-
+// Units that read one x, and their sums of y and y^2: [n][2][cout_pad] of each.
 struct Forwards {
+  Tensor x;
   std::vector<Forward> units;
+  std::vector<double*> sums;
+  ForwardBuffers::Sizes sizes;
   char* threads_base;
   size_t thread_bytes;
-  Forwards(std::span<const SeparableConv<float>> ops, Shape x, int threads, Carver& carver) {
+  Forwards(std::span<const SeparableConv<float>> ops, Tensor input, int threads, Carver& carver) : x(input) {
     const Common common(ops);
     units.reserve(ops.size());
-    for (const SeparableConv<float>& op : ops) units.emplace_back(op, x, common, carver);
+    for (const SeparableConv<float>& op : ops) {
+      const Plan& plan = units.emplace_back(op, x.shape(), common, carver).plan;
+      sums.push_back(carver.take<double>(size_t(plan.y.n) * 2 * size_t(round_up(plan.y.c, kMaxLanes))));
+      sizes.add(plan);
+    }
     Carver one(nullptr);
-    Forward::Thread(units[0].plan, one);
+    ForwardBuffers(sizes, 1, one);
     thread_bytes = one.used();
     threads_base = carver.take<char>(thread_bytes * size_t(threads));
   }
 };
 
-// y rows o, o + step, ... from the depthwise rows in d.
-template <int W, bool STATS>
-LANAS_INLINE void pointwise_rows(const Forward& f, const Forward::Thread& t, const Rows& d, int n, int o,
-                                 Ahead* ahead) {
+// Image n of a unit. next: where y goes after this one, null for the last unit, which asks for the next
+// image.
+template <int W>
+LANAS_INLINE void forward_image(const Forward& f, const ForwardBuffers& t, Tensor x, int n,
+                                const Forward* next, const Forward& first) {
   const Plan& plan = f.plan;
-  const int width = plan.y.w, cout = plan.y.c;
-  const bool direct = plan.flat ? !f.added && f.y.packed() && width * cout % W == 0 : cout == plan.cout_pad;
-  Rows out{{}, d.count, direct ? f.y.stride : plan.flat ? cout : plan.cout_pad};
-  for (int r = 0; r < d.count; ++r)
-    out.row[r] =
-        direct ? f.y.at(n, o + r * plan.step, 0) : t.out + ptrdiff_t(r) * round_up(width * out.stride, W);
-  Rows added{{}, direct && f.added ? d.count : 0, f.added.stride};
-  for (int r = 0; r < added.count; ++r) added.row[r] = f.added.at(n, o + r * plan.step, 0);
-  float *sum = t.sums, *square = t.sums + plan.cout_pad;
-  if (ahead && plan.flat) ahead->some(d.count * plan.row_work());
-  if constexpr (W > 4)
-    if (plan.flat && cout == 4)
-      flat_product<W, 4, STATS>(out, d, plan.d_vectors(), f.pointwise, f.bias, sum, square);
-  if constexpr (W > 8)
-    if (plan.flat && cout == 8)
-      flat_product<W, 8, STATS>(out, d, plan.d_vectors(), f.pointwise, f.bias, sum, square);
-  if (!plan.flat)
-    product<W, STATS>(out, d, width, plan.x.c, f.pointwise, plan.cout_pad, f.bias, sum, square, added, ahead);
-  for (int r = 0; !direct && r < d.count; ++r) {
-    float* const to = f.y.at(n, o + r * plan.step, 0);
-    if (f.added && f.added.data != f.y.data)
-      copy_pixels<W>(to, f.y.stride, f.added.at(n, o + r * plan.step, 0), f.added.stride, width, cout);
-    copy_pixels<W>(to, f.y.stride, out.row[r], out.stride, width, cout, f.added ? 1 : 0);
-  }
-}
-
-// The weights of a network lie in the order of its ops, those of inference as products read them. One op
-// after the other asks for as many as it reads, this many floats further on: L2 has room for 256 KB of them.
-constexpr ptrdiff_t kWeightsAhead = 65536;
-
-// Output rows [begin, end) of image n. `first` unit of those that read x: packs it. next: where y goes after
-// this one, null for the last unit, which asks for the next image.
-template <int W, bool STATS>
-LANAS_INLINE void forward_strip(const Forward& f, const Forward::Thread& t, int n, int begin, int end,
-                                bool first, const Forward* next, const Forward& after) {
-  const Plan& plan = f.plan;
-  const bool depthwise = plan.op.has_depthwise();
-  const int tail = plan.d_vectors() * W - plan.y.w * plan.x.c;
-  if (depthwise && first) pack_rows<W>(t.padded, plan, f.x, n, begin, end, f.norm);
-  const StencilShape shape = plan.stencil_shape();
-  // Training goes through a batch; inference of few images waits for weights, once for them all.
-  const bool weights_ahead = !STATS && plan.op.transposed && n == 0;
-  Ahead lines, *const ahead = STATS || weights_ahead ? &lines : nullptr;
-  if (STATS) {
-    if (!next) lines.add(f.x, n + 1, plan.spread(), plan.op.offset);
-    lines.add(next ? next->y : after.y, next ? n : n + 1);
-    lines.pace((depthwise ? plan.stencil_work(plan.k) : plan.y.h * plan.copy_work(plan.x.c)) +
-               plan.product_work());
-  }
-  if (weights_ahead) lines.stretch(plan.op.pointwise.data + kWeightsAhead, plan.op.pointwise.size());
-  for_tiles(begin, end, plan.step, plan.tile, [&](int o, int rows) LANAS_LAMBDA {
-    Rows d{{}, rows, plan.x.c};
-    for (int r = 0; r < kTileRows; ++r) d.row[r] = t.d + r * plan.d_pitch;
-    if (depthwise) {
-      const float* in = t.padded + ptrdiff_t((o - begin) * plan.op.stride + plan.inset) * plan.pitch;
-      with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
-        stencil<W, k, jump, count>({t.d, plan.d_pitch}, in, f.depthwise, shape, false,
-                                   STATS ? ahead : nullptr);
-      });
-    } else {
-      for (int r = 0; r < rows; ++r) {
-        if (STATS) ahead->some(plan.copy_work(plan.x.c));
-        gather_row<W>(d.row[r], plan, f.x, n, o + r * plan.step, f.norm);
-      }
-    }
-    for (int r = 0; tail && r < rows; ++r) std::fill_n(d.row[r] + plan.y.w * plan.x.c, tail, 0.0f);
-    pointwise_rows<W, STATS>(f, t, d, n, o, ahead);
-  });
-  if (STATS) lines.rest();
+  Ahead lines;
+  if (!next) lines.add(x, n + 1, plan.spread(), plan.op.offset);
+  lines.add(next ? next->y : first.y, next ? n : n + 1);
+  lines.pace((plan.op.has_depthwise() ? plan.stencil_work(plan.k) : plan.y.h * plan.copy_work(plan.x.c)) +
+             plan.product_work());
+  forward_rows<W, Then::sums>(f, t, t.padded, x, {f.y, n}, n, 0, plan.y.h, &lines);
+  lines.rest();
 }
 
 template <int W>
@@ -253,25 +180,16 @@ LANAS_INLINE void forward_thread(const Forwards& all, int thread, int threads) {
   const Forward& first = all.units[0];
   const Plan& plan = first.plan;
   Carver carver(all.threads_base + all.thread_bytes * size_t(thread));
-  const Forward::Thread t(plan, carver);
+  const ForwardBuffers t(all.sizes, 1, carver);
   clear_borders(t.padded, plan);
-  const int block = 4 * plan.step, blocks = (plan.y.h + block - 1) / block;
-  const int strips = first.statistics ? 1 : std::clamp(threads / plan.y.n, 1, blocks);
-  const int64_t items = int64_t{plan.y.n} * strips;
-  for (int64_t i = items * thread / threads; i < items * (thread + 1) / threads; ++i) {
-    const int n = int(i / strips), strip = int(i % strips);
-    const int begin = blocks * strip / strips * block;
-    const int end = std::min(plan.y.h, blocks * (strip + 1) / strips * block);
-    if (!first.statistics) {
-      forward_strip<W, false>(first, t, n, begin, end, true, nullptr, first);
-      continue;
-    }
+  for (int n = plan.y.n * thread / threads; n < plan.y.n * (thread + 1) / threads; ++n) {
+    if (plan.op.has_depthwise()) pack_rows<W>(t.padded, plan, all.x, n, 0, plan.y.h, first.norm);
     for (size_t u = 0; u < all.units.size(); ++u) {
       const Forward& f = all.units[u];
       std::fill_n(t.sums, 2 * plan.cout_pad, 0.0f);
-      forward_strip<W, true>(f, t, n, begin, end, u == 0, u + 1 < all.units.size() ? &f + 1 : nullptr, first);
+      forward_image<W>(f, t, all.x, n, u + 1 < all.units.size() ? &f + 1 : nullptr, first);
       for (int j = 0; j < 2 * plan.cout_pad; ++j)
-        f.sums[int64_t{n} * 2 * plan.cout_pad + j] = double(t.sums[j]);
+        all.sums[u][int64_t{n} * 2 * plan.cout_pad + j] = double(t.sums[j]);
     }
   }
 }
@@ -286,33 +204,10 @@ __attribute__((flatten)) void forward_base(const Forwards& f, int thread, int th
   forward_thread<4>(f, thread, threads);
 }
 
-void run(Forwards& all, const float* bias) {
-  for (Forward& f : all.units) {
-    const Plan& plan = f.plan;
-    f.norm.fill(plan, true);
-    if (plan.op.has_depthwise()) fill_depthwise_table(f.depthwise, plan);
-    if (plan.op.transposed && !plan.flat && plan.y.c == plan.cout_pad)
-      f.pointwise = plan.op.pointwise.data;
-    else
-      fill_pointwise_table(f.pointwise_table, plan, false);
-    for (int j = 0; j < plan.cout_pad; ++j) {
-      const int channel = plan.flat ? j % plan.y.c : j;
-      f.bias[j] = bias && channel < plan.y.c ? bias[channel] : 0.0f;
-    }
-  }
-  on_threads([&](int thread, int threads) {
-    const int lanes = all.units[0].plan.lanes;
-    if (lanes == 16) return forward_avx512(all, thread, threads);
-    if (lanes == 8) return forward_avx2(all, thread, threads);
-    forward_base(all, thread, threads);
-  });
-}
-
 // mean and 1/std of y from the sums of the images.
-void statistics(const Forward& f, float* y_mean, float* y_inv_std, float eps) {
-  const Plan& plan = f.plan;
+void statistics(const Plan& plan, const double* sums, float* y_mean, float* y_inv_std, float eps) {
   const double count = double(plan.y.pixels());
-  const std::vector<double> total = sum_of_images(f.sums, plan.y.n, 2 * plan.cout_pad);
+  const std::vector<double> total = sum_of_images(sums, plan.y.n, 2 * plan.cout_pad);
   for (int j = 0; j < plan.y.c; ++j) {
     double sum = 0, square = 0;
     for (int l = j; l < plan.cout_pad; l += plan.y.c) {  // flat: the pixels of a vector
@@ -329,32 +224,34 @@ void statistics(const Forward& f, float* y_mean, float* y_inv_std, float eps) {
 
 size_t separable_conv_forward_scratch_bytes(std::span<const SeparableConv<float>> ops, Shape x, int threads) {
   Carver carver(nullptr);
-  Forwards(ops, x, threads, carver);
-  return carver.used();
+  Forwards(ops, Tensor(nullptr, x), threads, carver);
+  std::vector<SeparablePath> paths;
+  for (const SeparableConv<float>& op : ops) paths.push_back({.first = op});
+  return std::max(carver.used(), separable_convs_inference_scratch_bytes(paths, x, threads));
 }
 
 void separable_conv_forward(std::span<const SeparableConv<float>> ops,
                             std::span<const SeparableConvOutput<float>> outputs, Tensor x, float eps,
                             float* scratch) {
-  Carver carver(scratch);
-  Forwards all(ops, x.shape(), omp_get_max_threads(), carver);
-  const bool with_statistics = outputs[0].mean;
-  for (size_t u = 0; u < ops.size(); ++u) {
-    Forward& f = all.units[u];
-    f.y = outputs[u].y, f.x = x, f.statistics = with_statistics || ops.size() > 1;
+  if (!outputs[0].mean) {
+    std::vector<SeparablePath> paths;
+    for (size_t u = 0; u < ops.size(); ++u) paths.push_back({.first = ops[u], .y = outputs[u].y});
+    return separable_convs_inference(paths, x, scratch);
   }
-  run(all, nullptr);
-  for (size_t u = 0; u < ops.size() && with_statistics; ++u)
-    statistics(all.units[u], outputs[u].mean, outputs[u].inv_std, eps);
-}
-
-void separable_conv_inference(const SeparableConv<float>& op, Tensor y, Tensor x, const float* bias,
-                              Tensor added, float* scratch) {
   Carver carver(scratch);
-  Forwards all({&op, 1}, x.shape(), omp_get_max_threads(), carver);
-  Forward& f = all.units[0];
-  f.y = y, f.x = x, f.added = added;
-  run(all, bias);
+  Forwards all(ops, x, omp_get_max_threads(), carver);
+  for (size_t u = 0; u < ops.size(); ++u) {
+    all.units[u].y = outputs[u].y;
+    all.units[u].fill(nullptr);
+  }
+  on_threads([&](int thread, int threads) {
+    const int lanes = all.units[0].plan.lanes;
+    if (lanes == 16) return forward_avx512(all, thread, threads);
+    if (lanes == 8) return forward_avx2(all, thread, threads);
+    forward_base(all, thread, threads);
+  });
+  for (size_t u = 0; u < ops.size(); ++u)
+    statistics(all.units[u].plan, all.sums[u], outputs[u].mean, outputs[u].inv_std, eps);
 }
 
 }  // namespace lanas::cpu

@@ -14,7 +14,7 @@ void separable_conv_forward(std::span<const SeparableConv<float>> ops,
 void separable_conv_backward(std::span<const SeparableConv<float>> ops,
                              std::span<const SeparableConvGradient<float>> gradients,
                              std::span<const GradientView<float>> dys, Tensor x, float* scratch);
-void separable_conv_inference(const SeparableConv<float>& op, Tensor y, Tensor x, const float* bias,
-                              Tensor added, float* scratch);
+size_t separable_convs_inference_scratch_bytes(std::span<const SeparablePath> paths, Shape x, int threads);
+void separable_convs_inference(std::span<const SeparablePath> paths, Tensor x, float* scratch);
 
 }  // namespace lanas::cpu

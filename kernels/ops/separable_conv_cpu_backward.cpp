@@ -46,8 +46,8 @@ LANAS_INLINE void input_rows(const Backward& b, const Backward::Thread& t, const
     out.stride = plan.cin_pad;
     for (int r = 0; r < dd.count; ++r) out.row[r] = t.rows + ptrdiff_t(r) * round_up(width * out.stride, W);
   }
-  product<W, false>(out, dy, width, plan.y.c, b.pointwise, plan.cin_pad, b.zeros, nullptr, nullptr, {},
-                    ahead);
+  product<W, Then::nothing>(out, dy, width, plan.y.c, b.pointwise, plan.cin_pad, b.zeros, nullptr, nullptr,
+                            {}, ahead);
   if (!direct)
     for (int r = 0; r < dd.count; ++r) copy_pixels<W>(dd.row[r], c, out.row[r], out.stride, width, c);
 }

@@ -44,9 +44,12 @@ LANAS_INLINE Vec<W> fold_steps(const Vec<W>* sums, std::integer_sequence<int, L.
   }
 }
 
+// What else is done with a product's results: nothing; sums of them and of their squares; 0 for those whose
+// mask is not above 0; 0 for those below 0.
+enum class Then { nothing, sums, mask, relu };
+
 // Columns of a product in a row of pixels: where they go and what goes with them. added: what products are
-// added to, out or another row; null: nothing. sum, square: of the outputs, where STATS. mask: where it is
-// not above 0 products become 0, where MASK.
+// added to, out or another row; null: nothing.
 struct Columns {
   float* out;
   int out_stride;
@@ -76,14 +79,15 @@ LANAS_INLINE void narrow_step(Vec<W>* sums, const float* const* x, ptrdiff_t i, 
 }
 
 // v: the sums of N pixels, in turn.
-template <int N, int C, bool STATS, bool MASK>
+template <int N, int C, Then THEN>
 LANAS_INLINE void finish_pixels(const Columns& to, Vec<N * C> v) {
   v += load_pixels<N * C, C>(to.bias, 0);
-  if (!MASK && to.added) v += load_pixels<N * C, C>(to.added, to.added_stride);
-  if constexpr (MASK) v = load_pixels<N * C, C>(to.mask, to.mask_stride) > 0.0f ? v : v - v;
-  if (MASK && to.added) v += load_pixels<N * C, C>(to.added, to.added_stride);
+  if (THEN != Then::mask && to.added) v += load_pixels<N * C, C>(to.added, to.added_stride);
+  if constexpr (THEN == Then::mask) v = load_pixels<N * C, C>(to.mask, to.mask_stride) > 0.0f ? v : v - v;
+  if (THEN == Then::mask && to.added) v += load_pixels<N * C, C>(to.added, to.added_stride);
+  if constexpr (THEN == Then::relu) v = rectified(v);
   store_pixels<N * C, C>(to.out, to.out_stride, v);
-  if constexpr (STATS) {
+  if constexpr (THEN == Then::sums) {
     float lanes[N * C];
     store<N * C>(lanes, v);
     Vec<C> total = load<C>(to.sum), squares = load<C>(to.square);
@@ -96,25 +100,24 @@ LANAS_INLINE void finish_pixels(const Columns& to, Vec<N * C> v) {
 }
 
 // sums: of P pixels, of which the first `pixels` are there.
-template <int W, int C, int P, bool STATS, bool MASK>
+template <int W, int C, int P, Then THEN>
 LANAS_INLINE void finish_narrow(const Columns& to, const Vec<W>* sums, int pixels) {
   constexpr int G = W / C;
 #pragma GCC unroll 4
   for (int r = 0; r < P; r += G) {
     const Vec<W> v = fold_steps<W, C>(sums + r, std::make_integer_sequence<int, W>());
     if (r + G <= pixels) {
-      finish_pixels<G, C, STATS, MASK>(to.from(r, 0), v);
+      finish_pixels<G, C, THEN>(to.from(r, 0), v);
       continue;
     }
     float few[W];
     store<W>(few, v);
-    for (int g = 0; r + g < pixels; ++g)
-      finish_pixels<1, C, STATS, MASK>(to.from(r + g, 0), load<C>(few + g * C));
+    for (int g = 0; r + g < pixels; ++g) finish_pixels<1, C, THEN>(to.from(r + g, 0), load<C>(few + g * C));
   }
 }
 
 // C columns of a row of pixels on their own; weights: of narrow_weights.
-template <int W, int C, bool STATS, bool MASK>
+template <int W, int C, Then THEN>
 LANAS_INLINE void narrow_row(const Columns& to, const float* in, int in_stride, int pixels, int depth,
                              const float* weights, Ahead* ahead) {
   constexpr int P = 8;
@@ -125,7 +128,7 @@ LANAS_INLINE void narrow_row(const Columns& to, const float* in, int in_stride, 
     for (int r = 0; r < P; ++r) x[r] = opaque(in + ptrdiff_t(std::min(p + r, pixels - 1)) * in_stride);
     Vec<W> sums[P] = {};
     for (ptrdiff_t i = 0; i < depth; i += W / C) narrow_step<W, C, P>(sums, x, i, weights + i * C);
-    finish_narrow<W, C, P, STATS, MASK>(to.from(p, 0), sums, pixels - p);
+    finish_narrow<W, C, P, THEN>(to.from(p, 0), sums, pixels - p);
   }
 }
 

@@ -190,12 +190,27 @@ LANAS_INLINE void activate_flat(float* z, const float* x, int size, const float*
   }
 }
 
+// z = relu(x) of `count` pixels of c channels, at least W, packed into z. The last vector of a pixel overlaps
+// the one before it where c is no multiple of W.
+template <int W>
+LANAS_INLINE void rectify_strided(float* z, const float* x, ptrdiff_t x_stride, int count, int c) {
+  isolated<W>([=]() LANAS_LAMBDA {
+    float* to = z;
+    const float* from = x;
+    for (int p = 0; p < count; ++p, to += c, from += x_stride) {
+      for (int i = 0; i + W < c; i += W) store<W>(to + i, rectified(load<W>(from + i)));
+      store<W>(to + c - W, rectified(load<W>(from + c - W)));
+    }
+  });
+}
+
 // z = relu(scale x + shift) of `count` pixels, packed into z; without scale z = relu(x).
 template <int W>
 LANAS_INLINE void activate_row(float* z, const float* x, ptrdiff_t x_stride, int count, int c,
                                const float* scale, const float* shift, int period, bool relu) {
   const int size = count * c;
   if (x_stride != c) {
+    if (relu && !scale && c >= W) return rectify_strided<W>(z, x, x_stride, count, c);
     copy_pixels<W>(z, c, x, x_stride, count, c);
     x = z;
   }

@@ -112,6 +112,7 @@ struct Plan {
   // Rows and columns of x that are read: every spread()-th from op.offset on.
   int spread() const { return common.planes < op.stride ? op.stride : 1; }
   int padded_rows() const { return op.has_depthwise() ? x.h + 2 * common.pad + op.stride : 0; }
+  size_t padded_size() const { return size_t(padded_rows()) * size_t(pitch); }
   int d_vectors() const { return (y.w * x.c + lanes - 1) / lanes; }
   // Vectors multiplied and added, by which lines are asked for ahead: of an image's stencils, of a row's and
   // an image's product, and of a row that is copied before one, as if that were multiplied too.

@@ -29,7 +29,7 @@ LANAS_INLINE bool one_run(const Rows& rows, int pixels) {
 // pixels at a time; returns the pixels done. With AVX-512 a turn of the loop is four steps of the sum: of
 // one step 11 of 37 instructions would be the loop's own. STRETCH: each step asks for a line of ahead's
 // stretch.
-template <int W, int P, int V, int C, bool STATS, bool MASK, bool STRETCH>
+template <int W, int P, int V, int C, Then THEN, bool STRETCH>
 LANAS_INLINE int product_row(const Columns& to, const float* in, int in_stride, int pixels, int depth,
                              const float* w, int w_stride, const float* narrow, Ahead* ahead) {
   constexpr int kSteps = W == 16 && P > 1 ? 4 : 1;
@@ -43,7 +43,8 @@ LANAS_INLINE int product_row(const Columns& to, const float* in, int in_stride, 
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
         acc[r][v] = load<W>(here.bias + v * W);
-        if (!MASK && here.added) acc[r][v] += load<W>(here.added + r * here.added_stride + v * W);
+        if (THEN != Then::mask && here.added)
+          acc[r][v] += load<W>(here.added + r * here.added_stride + v * W);
       }
     const float *wi = w, *wn = narrow, *x[P];
 #pragma GCC unroll 8
@@ -80,13 +81,14 @@ LANAS_INLINE int product_row(const Columns& to, const float* in, int in_stride, 
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
         Vec<W>& a = acc[r][v];
-        if constexpr (MASK) {
+        if constexpr (THEN == Then::mask) {
           a = load<W>(here.mask + r * here.mask_stride + v * W) > 0.0f ? a : a - a;
           if (here.added) a += load<W>(here.added + r * here.added_stride + v * W);
         }
+        if constexpr (THEN == Then::relu) a = rectified(a);
         store<W>(here.out + r * here.out_stride + v * W, a);
       }
-    if constexpr (STATS) {
+    if constexpr (THEN == Then::sums) {
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
         Vec<W> s = load<W>(here.sum + v * W), q = load<W>(here.square + v * W);
@@ -95,21 +97,21 @@ LANAS_INLINE int product_row(const Columns& to, const float* in, int in_stride, 
         store<W>(here.sum + v * W, s), store<W>(here.square + v * W, q);
       }
     }
-    if constexpr (C > 0) finish_narrow<W, C, P, STATS, MASK>(here.from(0, V * W), last, P);
+    if constexpr (C > 0) finish_narrow<W, C, P, THEN>(here.from(0, V * W), last, P);
   }
   return p;
 }
 
 // As many columns as depth, a vector of them, all packed: the weights stay in registers, and addresses known
 // beforehand leave the compiler nothing to keep but them. Returns the pixels done.
-template <int W, bool STATS>
+template <int W, Then THEN>
 LANAS_INLINE int square_row(float* out, const float* in, int pixels, const float* w, const float* bias,
                             const float* added, int added_stride, float* sum, float* square, Ahead* ahead) {
   constexpr int P = W == 16 ? 8 : 4;
   Vec<W> weights[W], s = {}, q = {};
 #pragma GCC unroll 16
   for (int i = 0; i < W; ++i) weights[i] = in_register(load<W>(w + i * W));
-  if constexpr (STATS) s = load<W>(sum), q = load<W>(square);
+  if constexpr (THEN == Then::sums) s = load<W>(sum), q = load<W>(square);
   int p = 0;
   for (; p + P <= pixels; p += P, in += P * W, out += P * W) {
     if (ahead) ahead->some(P * W);
@@ -127,11 +129,12 @@ LANAS_INLINE int square_row(float* out, const float* in, int pixels, const float
       for (int r = 0; r < P; ++r) acc[r] += in[r * W + i] * weights[i];
 #pragma GCC unroll 8
     for (int r = 0; r < P; ++r) {
+      if constexpr (THEN == Then::relu) acc[r] = rectified(acc[r]);
       store<W>(out + r * W, acc[r]);
-      if constexpr (STATS) s += acc[r], multiply_add(q, acc[r], acc[r]);
+      if constexpr (THEN == Then::sums) s += acc[r], multiply_add(q, acc[r], acc[r]);
     }
   }
-  if constexpr (STATS) store<W>(sum, s), store<W>(square, q);
+  if constexpr (THEN == Then::sums) store<W>(sum, s), store<W>(square, q);
   return p;
 }
 
@@ -165,14 +168,15 @@ LANAS_INLINE void for_blocks(int width, int most, Block&& block) {
 // Pixels that product_rows takes at a time, as many as registers have room for.
 template <int W, int V>
 constexpr int kPixels = W == 16 || (W == 8 && V == 1) ? 8 : 4;
+constexpr int kRowPixels = 8;  // a multiple of them leaves no single pixels
 
 // w: [depth][w_stride], w_stride a multiple of kChannelMultiple; bias, sum, square: [w_stride].
-template <int W, bool STATS, bool MASK, bool STRETCH>
+template <int W, Then THEN, bool STRETCH>
 LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int depth, const float* w,
                                int w_stride, const float* bias, float* sum, float* square, const Rows& added,
                                const Rows& mask, Ahead* ahead) {
   const bool run = one_run(in, pixels) && one_run(out, pixels) && one_run(added, pixels) &&
-                   (!MASK || one_run(mask, pixels));
+                   (THEN != Then::mask || one_run(mask, pixels));
   const int rows = run ? 1 : out.count;
   if (run) pixels *= out.count;  // short rows cost a third of a product on their own
   int done_before = 0;           // columns before this one went with a block of vectors
@@ -201,24 +205,24 @@ LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int 
                        bias + j,
                        added.count > 0 ? added.row[t] + j : nullptr,
                        added.stride,
-                       STATS ? sum + j : nullptr,
-                       STATS ? square + j : nullptr,
-                       MASK ? mask.row[t] + j : nullptr,
+                       THEN == Then::sums ? sum + j : nullptr,
+                       THEN == Then::sums ? square + j : nullptr,
+                       THEN == Then::mask ? mask.row[t] + j : nullptr,
                        mask.stride};
       const float* const from = in.row[t];
       if constexpr (L < W)
         if (possible) {
-          narrow_row<W, L, STATS, MASK>(to, from, in.stride, pixels, depth, table, ahead);
+          narrow_row<W, L, THEN>(to, from, in.stride, pixels, depth, table, ahead);
           continue;
         }
       constexpr int P = kPixels<W, V>;
       int done = 0;
-      if constexpr (W > 4 && L == W && V == 1 && !MASK)
+      if constexpr (W > 4 && L == W && V == 1 && THEN != Then::mask)
         if (depth == W && w_stride == W && in.stride == W && out.stride == W)
           done =
-              square_row<W, STATS>(to.out, from, pixels, w, bias, to.added, added.stride, sum, square, ahead);
+              square_row<W, THEN>(to.out, from, pixels, w, bias, to.added, added.stride, sum, square, ahead);
       const auto some = [&](auto count, auto narrow, auto stretch, int first) LANAS_LAMBDA {
-        return product_row<L, decltype(count)::value, V, decltype(narrow)::value, STATS, MASK,
+        return product_row<L, decltype(count)::value, V, decltype(narrow)::value, THEN,
                            decltype(stretch)::value>(to.from(first, 0), from + ptrdiff_t(first) * in.stride,
                                                      in.stride, pixels - first, depth, w + j, w_stride, table,
                                                      ahead);
@@ -231,27 +235,27 @@ LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int 
       some(Count<1>(), Count<0>(), std::false_type(), done);
       if constexpr (kTakesNarrow)
         for_narrow([&](auto c) LANAS_LAMBDA {
-          narrow_row<W, c, STATS, MASK>(to.from(done, V * W), from + ptrdiff_t(done) * in.stride, in.stride,
-                                        pixels - done, depth, table, ahead);
+          narrow_row<W, c, THEN>(to.from(done, V * W), from + ptrdiff_t(done) * in.stride, in.stride,
+                                 pixels - done, depth, table, ahead);
         });
     }
   });
 }
 
 // out = in * w + bias + added, which may be out; no rows: nothing.
-template <int W, bool STATS>
+template <int W, Then THEN>
 LANAS_INLINE void product(const Rows& out, const Rows& in, int pixels, int depth, const float* w,
                           int w_stride, const float* bias, float* sum, float* square, const Rows& added = {},
                           Ahead* ahead = nullptr) {
-  if constexpr (!STATS)
+  static_assert(THEN != Then::mask);
+  if constexpr (THEN != Then::sums)
     if (ahead && ahead->stretches())
       return isolated<W>([=]() LANAS_LAMBDA {
-        product_rows<W, false, false, true>(out, in, pixels, depth, w, w_stride, bias, nullptr, nullptr,
-                                            added, {}, ahead);
+        product_rows<W, THEN, true>(out, in, pixels, depth, w, w_stride, bias, nullptr, nullptr, added, {},
+                                    ahead);
       });
   isolated<W>([=]() LANAS_LAMBDA {
-    product_rows<W, STATS, false, false>(out, in, pixels, depth, w, w_stride, bias, sum, square, added, {},
-                                         ahead);
+    product_rows<W, THEN, false>(out, in, pixels, depth, w, w_stride, bias, sum, square, added, {}, ahead);
   });
 }
 // out (+)= in * w where mask is above 0, from 0 on elsewhere; zeros: [w_stride], in the place of a bias.
@@ -259,8 +263,8 @@ template <int W>
 LANAS_INLINE void masked_product(const Rows& out, const Rows& mask, const Rows& in, int pixels, int depth,
                                  const float* w, int w_stride, const float* zeros, bool add, Ahead* ahead) {
   isolated<W>([=]() LANAS_LAMBDA {
-    product_rows<W, false, true, false>(out, in, pixels, depth, w, w_stride, zeros, nullptr, nullptr,
-                                        add ? out : Rows{}, mask, ahead);
+    product_rows<W, Then::mask, false>(out, in, pixels, depth, w, w_stride, zeros, nullptr, nullptr,
+                                       add ? out : Rows{}, mask, ahead);
   });
 }
 

@@ -176,13 +176,38 @@ OpCase inference_case(Case t, Adds adds, bool relu) {
             Separable u = unit(b, t);
             u.transposed = adds != Adds::nothing;
             const Var bias = b.input({1, 1, 1, t.cout});
-            const Var y = separable_conv_inference(b.tape, x, u, bias, {}, {}, relu);
-            const Var more =
-                adds == Adds::nothing
-                    ? y
-                    : separable_conv_inference(b.tape, x, u, {}, adds == Adds::itself ? y : Var(), y, relu);
+            const Var y = separable_conv_inference(b.tape, x, {.first = {u, bias}, .relu = relu});
+            InferencePath adding{.first = {u, {}}, .added = y, .relu = relu};
+            if (adds == Adds::itself) adding.out = y;
+            const Var more = adds == Adds::nothing ? y : separable_conv_inference(b.tape, x, adding);
             b.output_without_gradient(more);
           }};
+}
+
+// What a cell has from one state: separable convolutions and a dilated one, two of them into one node.
+OpCase paths_case(Case t) {
+  return {
+      join("paths ", name(t)), 2.0 * t.kernel * t.kernel * t.x.c, [=](CaseBuilder& b) {
+        b.training = false;
+        const Var x = t.pixel_stride > 0 ? b.sliced_input(t.x, t.pixel_stride) : b.input(t.x);
+        const auto one = [&](Shape from, int kernel, int stride, int dilation) {
+          Case c = t;
+          c.x = from, c.kernel = kernel, c.stride = stride, c.dilation = dilation;
+          Separable u = unit(b, c);
+          u.transposed = true;
+          return InferenceUnit{u, b.input({1, 1, 1, t.cout})};
+        };
+        const Shape half{t.x.n, (t.x.h + t.stride - 1) / t.stride, (t.x.w + t.stride - 1) / t.stride, t.cout};
+        const Var node = b.tape.activation(half);
+        std::vector<InferencePath> paths(3);
+        paths[0] = {one(t.x, t.kernel, t.stride, 1), one(half, t.kernel, 1, 1), node};
+        paths[1] = {one(t.x, 3, t.stride, 1), one(half, 3, 1, 1)};
+        paths[1].rectified = t.kernel == 3;
+        paths[2] = {one(t.x, 3, t.stride, 2), {}, node, node};
+        const std::vector<Var> y = separable_convs_inference(b.tape, x, paths);
+        b.output_without_gradient(y[1]);
+        b.output_without_gradient(y[2]);
+      }};
 }
 
 const OpCases separable_cases(
@@ -228,7 +253,11 @@ const OpCases separable_cases(
                        inference_case({{1, 6, 6, 16}, 16, 3, 1, 1, false, false, 0, 0}, Adds::nothing, true),
                        inference_case({{2, 5, 5, 12}, 36, 5, 1, 2, false, false, 0, 17}, Adds::itself, true),
                        inference_case({{2, 5, 6, 8}, 8, 3, 1, 1, false, false, 0, 0}, Adds::another, true),
-                       inference_case({{1, 7, 5, 3}, 6, 3, 1, 1, false, false, 0, 0}, Adds::itself, false)});
+                       inference_case({{1, 7, 5, 3}, 6, 3, 1, 1, false, false, 0, 0}, Adds::itself, false),
+                       inference_case({{2, 4, 8, 6}, 36, 1, 1, 1, false, false, 0, 9}, Adds::itself, false),
+                       paths_case({{2, 8, 8, 16}, 16, 5, 1, 1, false, false, 0, 0}),
+                       paths_case({{3, 7, 6, 12}, 12, 3, 2, 1, false, false, 0, 20}),
+                       paths_case({{1, 9, 8, 36}, 36, 3, 1, 1, false, false, 0, 0})});
 
 }  // namespace
 }  // namespace lanas::test

@@ -142,6 +142,9 @@ std::vector<Case> float_cases() {
   cases.push_back({9, 1, 4, 4, 3, 2, 1});
   cases.push_back({3, 6, 4, 4, 1, 2, 3});
   cases.push_back({1, 11, 4, 4, 3, 1, 3, Norm::affine, 0, 0, 0, false});
+  for (int gap : {0, 8})  // 1x1 without ReLU: inference reads x where it stands
+    for (int channels : {4, 6, 16, 36, 144})
+      cases.push_back({2, 8, channels, channels, 0, 1, 1, Norm::none, 0, gap, 0, false});
   return cases;
 }
 
@@ -260,12 +263,15 @@ TEST_P(SeparableConvIsa, InferenceMatchesDouble) {
                                    adds == 0   ? View<double>()
                                    : adds == 1 ? d.y.view()
                                                : other_double.view());
-    separable_conv_inference(
-        stream, op, f.y, f.x, biased ? bias.data() : nullptr,
-        adds == 0   ? Tensor()
-        : adds == 1 ? f.y.view()
-                    : other.view(),
-        scratch_of(memory, separable_conv_inference_scratch_bytes(stream, op, f.x.shape())));
+    const SeparablePath path{.first = op,
+                             .first_bias = biased ? bias.data() : nullptr,
+                             .y = f.y,
+                             .added = adds == 0   ? Tensor()
+                                      : adds == 1 ? f.y.view()
+                                                  : other.view()};
+    separable_convs_inference(
+        stream, {&path, 1}, f.x,
+        scratch_of(memory, separable_convs_inference_scratch_bytes(stream, {&path, 1}, f.x.shape())));
     EXPECT_TRUE(compare(f.y, d.y, 1e-6));
     EXPECT_TRUE(f.y.gaps_untouched());
   }

@@ -5,6 +5,7 @@
 #include "autograd/plan.h"
 #include "kernels/core/random.cuh"
 #include "nas/network.h"
+#include "nas/search_space.h"
 #include "tests/support/fixture.h"
 #include "tests/support/fixture_device.h"
 
@@ -104,11 +105,15 @@ TEST_F(DerivedFixture, ThreeStepsThenEvaluationMatch) {
   EXPECT_LT(deployed.bytes(), evaluation.bytes());
 }
 
-// Published genotypes with all seven ops at both strides: the folded form equals the unfolded one.
+// Published genotypes with all seven ops at both strides, and others: the folded form equals the unfolded
+// one.
 TEST(InferenceNetwork, EqualsTheTrainedFormForEveryOp) {
   Stream stream;
-  for (const PublishedGenotype& published : published_genotypes()) {
-    const NetworkConfig config{8, 3, 10, 16, 2, false, 0.4f, 0};
+  std::vector<PublishedGenotype> genotypes = published_genotypes();
+  Random sample(2);
+  for (int i = 0; i < 12; ++i) genotypes.push_back({"a sample", sample_genotype(sample)});
+  for (const PublishedGenotype& published : genotypes) {
+    const NetworkConfig config{8, 6, 10, 16, 2, false, 0.4f, 0};
     ParameterStore weights, buffers, folded;
     Network net(config, published.genotype, weights, buffers);
     InferenceNetwork inference(config, published.genotype, folded);

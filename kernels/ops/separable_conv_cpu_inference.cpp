@@ -1,0 +1,190 @@
+// separable_conv_cpu_inference.cpp -- separable_conv without gradients, in vectors. A thread packs a few
+// images, rectified, into padded buffers and takes them along each path that reads them; the first of a
+// path's two units writes what the second reads, rectified and padded too. Where there are fewer images than
+// threads, an image goes in strips of rows; then the threads share what the first units write.
+#include <optional>
+
+#include "kernels/ops/separable_conv_cpu.h"
+#include "kernels/ops/separable_conv_forward.h"
+
+namespace lanas::cpu {
+namespace {
+
+// Images that go along a path together, so that weights are read once for them: as many as this many floats
+// of padded input hold, 256 KB.
+constexpr size_t kTogether = 65536;
+
+struct Paths {
+  Tensor x;
+  std::vector<Forward> first;
+  std::vector<std::optional<Forward>> second;  // one for each path, if only that it has none
+  ForwardBuffers::Sizes sizes;                 // of all units, padded: of the first
+  size_t half_size = 0;                        // of a second unit's padded input
+  int together;
+  float* shared = nullptr;  // [n][paths][half_size], where there are fewer images than threads
+  char* threads_base;
+  size_t thread_bytes;
+
+  Paths(std::span<const SeparablePath> paths, Tensor input, int threads, Carver& carver) : x(input) {
+    std::vector<SeparableConv<float>> heads, tails;
+    for (const SeparablePath& path : paths) {
+      heads.push_back(path.first);
+      if (path.two_units()) tails.push_back(path.second);
+    }
+    const Common head_common(heads), tail_common(tails);
+    for (const SeparablePath& path : paths) {
+      const Plan& head = first.emplace_back(path.first, x.shape(), head_common, carver).plan;
+      sizes.add(head);
+      std::optional<Forward>& tail = second.emplace_back();
+      if (!path.two_units()) continue;
+      const Plan& plan = tail.emplace(path.second, head.y, tail_common, carver).plan;
+      const size_t padded = sizes.padded;
+      sizes.add(plan);
+      sizes.padded = padded;
+      half_size = std::max(half_size, size_t(round_up(int(plan.padded_size()), kMaxLanes)));
+    }
+    sizes.padded = size_t(round_up(int(sizes.padded), kMaxLanes));
+    together = int(std::clamp<size_t>(kTogether / std::max<size_t>(sizes.padded, 1), 1, size_t(x.n)));
+    if (x.n < threads) shared = carver.take<float>(size_t(x.n) * paths.size() * half_size);
+    Carver one(nullptr);
+    Thread(*this, one);
+    thread_bytes = one.used();
+    threads_base = carver.take<char>(thread_bytes * size_t(threads));
+  }
+
+  struct Thread {
+    ForwardBuffers buffers;
+    float* halves;
+    Thread(const Paths& all, Carver& carver)
+        : buffers(all.sizes, all.together, carver),
+          halves(carver.take<float>(all.shared ? 0 : size_t(all.together) * all.half_size)) {}
+  };
+};
+
+// Zeros around what a first unit writes.
+void clear_around(float* padded, const Plan& plan) {
+  const int above = plan.common.pad, below = above + plan.x.h;
+  clear_borders(padded, plan);
+  std::fill_n(padded, above * plan.pitch, 0.0f);
+  std::fill(padded + ptrdiff_t(below) * plan.pitch, padded + plan.padded_size(), 0.0f);
+}
+
+// Rows [begin, end) of image n.
+struct Strip {
+  int n, begin, end;
+};
+
+// The weights of a network lie in the order of its ops, those of inference as products read them. One unit
+// after the other asks for as many as it reads, this many floats further on: L2 has room for 256 KB of them.
+constexpr ptrdiff_t kWeightsAhead = 65536;
+
+template <int W, Then THEN>
+LANAS_INLINE void unit_strip(const Forward& f, const ForwardBuffers& t, const float* padded, Tensor x,
+                             const Destination& to, const Strip& s) {
+  const Plan& plan = f.plan;
+  const bool weights_ahead = plan.op.transposed && s.n == 0;  // once for all images
+  Ahead lines;
+  if (weights_ahead) lines.stretch(plan.op.pointwise.data + kWeightsAhead, plan.op.pointwise.size());
+  forward_rows<W, THEN>(f, t, padded, x, to, s.n, s.begin, s.end, weights_ahead ? &lines : nullptr);
+}
+
+template <int W>
+LANAS_INLINE void inference_thread(const Paths& all, int thread, int threads) {
+  const Plan& plan = all.first[0].plan;
+  Carver carver(all.threads_base + all.thread_bytes * size_t(thread));
+  const Paths::Thread own(all, carver);
+  const ForwardBuffers& t = own.buffers;
+  const int block = 4 * plan.step, blocks = (plan.y.h + block - 1) / block;
+  const int strips = std::clamp(threads / plan.y.n, 1, blocks);
+  const int64_t items = int64_t{plan.y.n} * strips, last = items * (thread + 1) / threads;
+  const auto strip = [&](int64_t i) LANAS_LAMBDA {
+    const int s = int(i % strips);
+    return Strip{int(i / strips), blocks * s / strips * block,
+                 std::min(plan.y.h, blocks * (s + 1) / strips * block)};
+  };
+  const auto padded = [&](int k) LANAS_LAMBDA { return t.padded + size_t(k) * all.sizes.padded; };
+  const auto half = [&](int k, int n, size_t path) LANAS_LAMBDA {
+    return all.shared ? all.shared + (size_t(n) * all.first.size() + path) * all.half_size
+                      : own.halves + size_t(k) * all.half_size;
+  };
+  for (int k = 0; k < all.together; ++k) clear_borders(padded(k), plan);
+  const auto clear_halves = [&](int k, int n) LANAS_LAMBDA {
+    for (size_t p = 0; p < all.first.size(); ++p)
+      if (all.second[p]) clear_around(half(k, n, p), all.second[p]->plan);
+  };
+  for (int k = 0; !all.shared && k < all.together; ++k) clear_halves(k, 0);
+  int64_t i = items * thread / threads;
+  do {  // once also for a thread without items: where there are strips, the others wait for it
+    const int count = int(std::min<int64_t>(all.together, last - i));
+    for (int k = 0; k < count; ++k) {
+      const Strip s = strip(i + k);
+      if (plan.op.has_depthwise())
+        pack_rows<W>(padded(k), plan, all.x, s.n, s.begin, s.end, all.first[0].norm);
+      if (all.shared && s.begin == 0) clear_halves(k, s.n);
+    }
+    for (size_t p = 0; p < all.first.size(); ++p) {
+      const Forward& first = all.first[p];
+      const Forward* const second = all.second[p] ? &*all.second[p] : nullptr;
+      for (int k = 0; k < count; ++k) {
+        const Strip s = strip(i + k);
+        const Destination to =
+            second ? Destination(half(k, s.n, p), second->plan) : Destination(first.y, s.n);
+        if (second || first.rectified)
+          unit_strip<W, Then::relu>(first, t, padded(k), all.x, to, s);
+        else
+          unit_strip<W, Then::nothing>(first, t, padded(k), all.x, to, s);
+      }
+      if (!second) continue;
+      if (strips > 1) {
+#pragma omp barrier
+      }
+      for (int k = 0; k < count; ++k) {
+        const Strip s = strip(i + k);
+        const float* const from = half(k, s.n, p) + ptrdiff_t(s.begin) * second->plan.pitch;
+        if (second->rectified)
+          unit_strip<W, Then::relu>(*second, t, from, {}, {second->y, s.n}, s);
+        else
+          unit_strip<W, Then::nothing>(*second, t, from, {}, {second->y, s.n}, s);
+      }
+    }
+    i += count;
+  } while (i < last);
+}
+
+LANAS_TARGET_AVX512 void inference_avx512(const Paths& all, int thread, int threads) {
+  inference_thread<16>(all, thread, threads);
+}
+LANAS_TARGET_AVX2 void inference_avx2(const Paths& all, int thread, int threads) {
+  inference_thread<8>(all, thread, threads);
+}
+__attribute__((flatten)) void inference_base(const Paths& all, int thread, int threads) {
+  inference_thread<4>(all, thread, threads);
+}
+
+}  // namespace
+
+size_t separable_convs_inference_scratch_bytes(std::span<const SeparablePath> paths, Shape x, int threads) {
+  Carver carver(nullptr);
+  Paths(paths, Tensor(nullptr, x), threads, carver);
+  return carver.used();
+}
+
+void separable_convs_inference(std::span<const SeparablePath> paths, Tensor x, float* scratch) {
+  Carver carver(scratch);
+  Paths all(paths, x, omp_get_max_threads(), carver);
+  for (size_t p = 0; p < paths.size(); ++p) {
+    const SeparablePath& path = paths[p];
+    all.first[p].fill(path.first_bias);
+    if (all.second[p]) all.second[p]->fill(path.second_bias);
+    Forward& last = all.second[p] ? *all.second[p] : all.first[p];
+    last.y = path.y, last.added = path.added, last.rectified = path.rectified;
+  }
+  on_threads([&](int thread, int threads) {
+    const int lanes = all.first[0].plan.lanes;
+    if (lanes == 16) return inference_avx512(all, thread, threads);
+    if (lanes == 8) return inference_avx2(all, thread, threads);
+    inference_base(all, thread, threads);
+  });
+}
+
+}  // namespace lanas::cpu

@@ -1,0 +1,150 @@
+// separable_conv_forward.h -- a unit forward on the cpu, in training and inference alike: from a padded
+// buffer four or eight rows at a time through the depthwise part, held in L1, and the pointwise part.
+#pragma once
+
+#include "kernels/ops/separable_conv_plan.h"
+
+namespace lanas::cpu {
+
+// What a unit needs beside buffers: its weights spread over lanes, and where results and their sums go.
+struct Forward {
+  Plan plan;
+  Tensor y, added;         // added: to be added, may be y; or empty
+  bool rectified = false;  // y is stored as relu(y); in inference
+  NormTable norm;
+  float *depthwise, *pointwise_table, *bias;
+  const float* pointwise;  // the table, or op.pointwise where that lies as the product reads it
+
+  Forward(const SeparableConv<float>& op, Shape x, const Common& common, Carver& carver)
+      : plan(op, x, lanes_of(cpu_isa()), common) {
+    norm.carve(carver, plan);
+    depthwise = carver.take<float>(depthwise_table_size(plan));
+    pointwise = pointwise_table = carver.take<float>(pointwise_table_size(plan));
+    bias = carver.take<float>(size_t(round_up(plan.y.c, kMaxLanes)));
+  }
+  // biases: [cout] or null.
+  void fill(const float* biases);
+};
+
+// What a thread holds of one unit at a time, or of the largest of several.
+struct ForwardBuffers {
+  float *padded, *d, *out, *sums;
+  struct Sizes {
+    size_t padded = 0, d = 0, out = 0, sums = 0;
+    void add(const Plan& plan) {
+      const size_t cout = size_t(round_up(plan.y.c, kMaxLanes));
+      padded = std::max(padded, plan.padded_size());
+      d = std::max(d, kTileRows * size_t(plan.d_pitch));
+      out = std::max(out, kTileRows * size_t(round_up(plan.y.w, kMaxLanes)) * cout);
+      sums = std::max(sums, 2 * cout);
+    }
+  };
+  // images: padded buffers, one behind the other.
+  ForwardBuffers(const Sizes& sizes, int images, Carver& carver) {
+    padded = carver.take<float>(size_t(images) * sizes.padded);
+    d = carver.take<float>(sizes.d);
+    out = carver.take<float>(sizes.out);
+    sums = carver.take<float>(sizes.sums);
+  }
+};
+
+// Where an image's results go: row o is at first + o * row, pixels are `pixel` floats apart.
+struct Destination {
+  float* first;
+  ptrdiff_t row;
+  int pixel;
+  bool apart = false;  // a row does not end where the next one begins
+  Destination(Tensor y, int n) : first(y.at(n, 0, 0)), row(ptrdiff_t(y.w) * y.stride), pixel(y.stride) {}
+  // The padded input of the next unit.
+  Destination(float* padded, const Plan& next)
+      : first(padded + next.common.pad * ptrdiff_t(next.pitch) + next.column_of(next.common.pad)),
+        row(next.pitch),
+        pixel(next.x.c),
+        apart(true) {}
+};
+
+// Rows o, o + step, ... of image n from the depthwise rows in d.
+template <int W, Then THEN>
+LANAS_INLINE void pointwise_rows(const Forward& f, const ForwardBuffers& t, const Destination& to,
+                                 const Rows& d, int n, int o, Ahead* ahead) {
+  constexpr bool kSums = THEN == Then::sums, kRelu = THEN == Then::relu;
+  const Plan& plan = f.plan;
+  const int width = plan.y.w, cout = plan.y.c;
+  // Of single pixels left in each row the product would be slow: rows of t.out follow each other.
+  const bool whole = !to.apart || width % kRowPixels == 0;
+  const bool direct = plan.flat ? !kRelu && !f.added && to.pixel == cout && width * cout % W == 0
+                                : cout == plan.cout_pad && whole;
+  Rows out{{}, d.count, direct ? to.pixel : plan.flat ? cout : plan.cout_pad};
+  for (int r = 0; r < d.count; ++r)
+    out.row[r] = direct ? to.first + (o + r * plan.step) * to.row
+                        : t.out + ptrdiff_t(r) * round_up(width * out.stride, W);
+  Rows added{{}, direct && f.added ? d.count : 0, f.added.stride};
+  for (int r = 0; r < added.count; ++r) added.row[r] = f.added.at(n, o + r * plan.step, 0);
+  float *sum = t.sums, *square = t.sums + plan.cout_pad;
+  if (ahead && plan.flat) ahead->some(d.count * plan.row_work());
+  if constexpr (W > 4)
+    if (plan.flat && cout == 4)
+      flat_product<W, 4, kSums>(out, d, plan.d_vectors(), f.pointwise, f.bias, sum, square);
+  if constexpr (W > 8)
+    if (plan.flat && cout == 8)
+      flat_product<W, 8, kSums>(out, d, plan.d_vectors(), f.pointwise, f.bias, sum, square);
+  const auto multiply = [&](auto then) LANAS_LAMBDA {
+    product<W, then.value>(out, d, width, plan.x.c, f.pointwise, plan.cout_pad, f.bias, sum, square, added,
+                           ahead);
+  };
+  if (!plan.flat && kRelu && !direct)
+    multiply(std::integral_constant<Then, Then::nothing>());
+  else if (!plan.flat)
+    multiply(std::integral_constant<Then, THEN>());
+  for (int r = 0; !direct && r < d.count; ++r) {
+    float* const at = to.first + (o + r * plan.step) * to.row;
+    if constexpr (kRelu) {
+      if (f.added)
+        copy_pixels<W>(out.row[r], out.stride, f.added.at(n, o + r * plan.step, 0), f.added.stride, width,
+                       cout, 1);
+      activate_flat<W, true, false>(out.row[r], out.row[r], width * out.stride, nullptr, nullptr, 1);
+      copy_pixels<W>(at, to.pixel, out.row[r], out.stride, width, cout);
+      continue;
+    }
+    if (f.added && f.added.data != f.y.data)
+      copy_pixels<W>(at, to.pixel, f.added.at(n, o + r * plan.step, 0), f.added.stride, width, cout);
+    copy_pixels<W>(at, to.pixel, out.row[r], out.stride, width, cout, f.added ? 1 : 0);
+  }
+}
+
+// Output rows [begin, end) of image n of x. padded: the packed input, from padded row begin * stride on; a
+// unit without depthwise part reads x itself. ahead: null, or what is asked for meanwhile; in training it
+// goes with everything, else with the product.
+template <int W, Then THEN>
+LANAS_INLINE void forward_rows(const Forward& f, const ForwardBuffers& t, const float* padded, Tensor x,
+                               const Destination& to, int n, int begin, int end, Ahead* ahead) {
+  const Plan& plan = f.plan;
+  const int tail = plan.d_vectors() * W - plan.y.w * plan.x.c;
+  const StencilShape shape = plan.stencil_shape();
+  Ahead* const throughout = THEN == Then::sums ? ahead : nullptr;
+  const bool in_place =
+      !plan.op.has_depthwise() && !plan.flat && plan.op.stride == 1 && !plan.op.relu && !f.norm.scale;
+  for_tiles(begin, end, plan.step, plan.tile, [&](int o, int rows) LANAS_LAMBDA {
+    Rows d{{}, rows, plan.x.c};
+    for (int r = 0; r < kTileRows; ++r) d.row[r] = t.d + r * plan.d_pitch;
+    if (plan.op.has_depthwise()) {
+      const float* in = padded + ptrdiff_t((o - begin) * plan.op.stride + plan.inset) * plan.pitch;
+      with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
+        stencil<W, k, jump, count>({t.d, plan.d_pitch}, in, f.depthwise, shape, false, throughout);
+      });
+    } else if (in_place) {
+      d.stride = x.stride;
+      for (int r = 0; r < rows; ++r) d.row[r] = x.at(n, o + r * plan.step, 0);
+    } else {
+      for (int r = 0; r < rows; ++r) {
+        if (throughout) throughout->some(plan.copy_work(plan.x.c));
+        gather_row<W>(d.row[r], plan, x, n, o + r * plan.step, f.norm);
+      }
+    }
+    for (int r = 0; !in_place && tail && r < rows; ++r)
+      std::fill_n(d.row[r] + plan.y.w * plan.x.c, tail, 0.0f);
+    pointwise_rows<W, THEN>(f, t, to, d, n, o, ahead);
+  });
+}
+
+}  // namespace lanas::cpu
