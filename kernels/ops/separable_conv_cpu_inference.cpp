@@ -17,11 +17,12 @@ constexpr size_t kTogether = 65536;
 struct Paths {
   Tensor x;
   std::vector<Forward> first;
-  std::vector<std::optional<Forward>> second;  // one for each path, if only that it has none
+  std::vector<std::optional<Forward>> second;  // as many; empty where a path is one unit
   ForwardBuffers::Sizes sizes;                 // of all units, padded: of the first
   size_t half_size = 0;                        // of a second unit's padded input
   int together;
-  float* shared = nullptr;  // [n][paths][half_size], where there are fewer images than threads
+  bool few;       // images: fewer than threads
+  float* shared;  // then what first units write: [n][paths][half_size]
   char* threads_base;
   size_t thread_bytes;
 
@@ -38,14 +39,12 @@ struct Paths {
       std::optional<Forward>& tail = second.emplace_back();
       if (!path.two_units()) continue;
       const Plan& plan = tail.emplace(path.second, head.y, tail_common, carver).plan;
-      const size_t padded = sizes.padded;
-      sizes.add(plan);
-      sizes.padded = padded;
-      half_size = std::max(half_size, size_t(round_up(int(plan.padded_size()), kMaxLanes)));
+      sizes.add(plan, false);
+      half_size = std::max(half_size, plan.padded_size());
     }
-    sizes.padded = size_t(round_up(int(sizes.padded), kMaxLanes));
     together = int(std::clamp<size_t>(kTogether / std::max<size_t>(sizes.padded, 1), 1, size_t(x.n)));
-    if (x.n < threads) shared = carver.take<float>(size_t(x.n) * paths.size() * half_size);
+    few = x.n < threads;
+    shared = carver.take<float>(few ? size_t(x.n) * paths.size() * half_size : 0);
     Carver one(nullptr);
     Thread(*this, one);
     thread_bytes = one.used();
@@ -57,7 +56,7 @@ struct Paths {
     float* halves;
     Thread(const Paths& all, Carver& carver)
         : buffers(all.sizes, all.together, carver),
-          halves(carver.take<float>(all.shared ? 0 : size_t(all.together) * all.half_size)) {}
+          halves(carver.take<float>(all.few ? 0 : size_t(all.together) * all.half_size)) {}
   };
 };
 
@@ -104,15 +103,15 @@ LANAS_INLINE void inference_thread(const Paths& all, int thread, int threads) {
   };
   const auto padded = [&](int k) LANAS_LAMBDA { return t.padded + size_t(k) * all.sizes.padded; };
   const auto half = [&](int k, int n, size_t path) LANAS_LAMBDA {
-    return all.shared ? all.shared + (size_t(n) * all.first.size() + path) * all.half_size
-                      : own.halves + size_t(k) * all.half_size;
+    return all.few ? all.shared + (size_t(n) * all.first.size() + path) * all.half_size
+                   : own.halves + size_t(k) * all.half_size;
   };
   for (int k = 0; k < all.together; ++k) clear_borders(padded(k), plan);
   const auto clear_halves = [&](int k, int n) LANAS_LAMBDA {
     for (size_t p = 0; p < all.first.size(); ++p)
       if (all.second[p]) clear_around(half(k, n, p), all.second[p]->plan);
   };
-  for (int k = 0; !all.shared && k < all.together; ++k) clear_halves(k, 0);
+  for (int k = 0; !all.few && k < all.together; ++k) clear_halves(k, 0);
   int64_t i = items * thread / threads;
   do {  // once also for a thread without items: where there are strips, the others wait for it
     const int count = int(std::min<int64_t>(all.together, last - i));
@@ -120,7 +119,7 @@ LANAS_INLINE void inference_thread(const Paths& all, int thread, int threads) {
       const Strip s = strip(i + k);
       if (plan.op.has_depthwise())
         pack_rows<W>(padded(k), plan, all.x, s.n, s.begin, s.end, all.first[0].norm);
-      if (all.shared && s.begin == 0) clear_halves(k, s.n);
+      if (all.few && s.begin == 0) clear_halves(k, s.n);
     }
     for (size_t p = 0; p < all.first.size(); ++p) {
       const Forward& first = all.first[p];

@@ -31,9 +31,9 @@ struct ForwardBuffers {
   float *padded, *d, *out, *sums;
   struct Sizes {
     size_t padded = 0, d = 0, out = 0, sums = 0;
-    void add(const Plan& plan) {
+    void add(const Plan& plan, bool packs = true) {
       const size_t cout = size_t(round_up(plan.y.c, kMaxLanes));
-      padded = std::max(padded, plan.padded_size());
+      if (packs) padded = std::max(padded, plan.padded_size());
       d = std::max(d, kTileRows * size_t(plan.d_pitch));
       out = std::max(out, kTileRows * size_t(round_up(plan.y.w, kMaxLanes)) * cout);
       sums = std::max(sums, 2 * cout);
