@@ -48,7 +48,6 @@ std::string op_shape(const Tape& tape, const Op& op) {
     const std::string out = text(tape.shape(op.outputs.front()));
     if (out != shape) shape += ">" + out;
   }
-  // The kernels of its units, equal ones as "k3 x4": ops of other units take other times.
   std::map<int, int> kernels;
   for (Var v : op.inputs)
     if (tape.value(v).role == Tape::Role::parameter && tape.shape(v).h > 1) ++kernels[tape.shape(v).h];

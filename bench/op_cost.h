@@ -20,8 +20,9 @@ struct OpCost {
 // wanted: whose gradients the backward pass writes; null: none.
 OpCost op_cost(const Tape& tape, const Plan& plan, int step, const ParameterStore* wanted);
 
-// "1x32x32x36>1x16x16x72 k3": first input, first output where it differs, side of a spatial kernel. Ops of
-// one name and shape do the same work, but for a dilation, which stands in no shape.
+// "1x32x32x36>1x16x16x72 k3": first input, first output where it differs, sides of its spatial
+// kernels, equal ones as "k3 x4". Ops of one name and shape do the same work, but for dilations, which stand
+// in no shape.
 std::string op_shape(const Tape& tape, const Op& op);
 
 }  // namespace lanas::bench

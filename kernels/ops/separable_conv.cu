@@ -245,7 +245,7 @@ LANAS_INSTANTIATE(double)
 
 }  // namespace host
 
-void check_shapes(const char* name, const SeparableConv<float>& op, Shape y, Shape x) {
+void check_unit_shapes(const char* name, const SeparableConv<float>& op, Shape y, Shape x) {
   CHECK(op.stride == 1 || op.stride == 2, name, ": stride ", op.stride, " is neither 1 nor 2");
   CHECK(op.dilation >= 1, name, ": dilation ", op.dilation, " is below 1");
   CHECK(op.offset == 0 || (op.offset == 1 && op.stride == 2 && !op.has_depthwise()), name, ": offset ",
@@ -263,7 +263,7 @@ namespace {
 
 void check_gradient(const char* name, const SeparableConv<float>& op,
                     const SeparableConvGradient<float>& gradient, const GradientView<float>& dy, Tensor x) {
-  check_shapes(name, op, dy.shape(), x.shape());
+  check_unit_shapes(name, op, dy.shape(), x.shape());
   CHECK(!op.transposed, name, ": transposed weights are for inference alone");
   check_gradient_view(name, dy);
   CHECK(!gradient.dx_factors || (op.norm && gradient.dx && gradient.beta_dx == 0), name,
@@ -354,7 +354,7 @@ void separable_convs_forward(Stream& stream, std::span<const SeparableConv<float
   for_inputs(inputs, [&](const SeparableInput& input, size_t first, size_t count) {
     for (size_t u = first; u < first + count; ++u) {
       const SeparableConvOutput<float>& out = outputs[u];
-      check_shapes(name, ops[u], out.y.shape(), input.x.shape());
+      check_unit_shapes(name, ops[u], out.y.shape(), input.x.shape());
       CHECK(!ops[u].transposed, name, ": transposed weights are for inference alone");
       CHECK(!out.mean == !out.inv_std && !out.mean == !outputs[0].mean, name,
             ": means and inv_stds of all units go together");

@@ -77,14 +77,19 @@ struct Strip {
 // after the other asks for as many as it reads, this many floats further on: L2 has room for 256 KB of them.
 constexpr ptrdiff_t kWeightsAhead = 65536;
 
-template <int W, Then THEN>
+// relu: what is written is rectified.
+template <int W>
 LANAS_INLINE void unit_strip(const Forward& f, const ForwardBuffers& t, const float* padded, Tensor x,
-                             const Destination& to, const Strip& s) {
+                             const Destination& to, const Strip& s, bool relu) {
   const Plan& plan = f.plan;
   const bool weights_ahead = plan.op.transposed && s.n == 0;  // once for all images
   Ahead lines;
   if (weights_ahead) lines.stretch(plan.op.pointwise.data + kWeightsAhead, plan.op.pointwise.size());
-  forward_rows<W, THEN>(f, t, padded, x, to, s.n, s.begin, s.end, weights_ahead ? &lines : nullptr);
+  Ahead* const ahead = weights_ahead ? &lines : nullptr;
+  if (relu)
+    forward_rows<W, Then::relu>(f, t, padded, x, to, s.n, s.begin, s.end, ahead);
+  else
+    forward_rows<W, Then::nothing>(f, t, padded, x, to, s.n, s.begin, s.end, ahead);
 }
 
 template <int W>
@@ -128,10 +133,7 @@ LANAS_INLINE void inference_thread(const Paths& all, int thread, int threads) {
         const Strip s = strip(i + k);
         const Destination to =
             second ? Destination(half(k, s.n, p), second->plan) : Destination(first.y, s.n);
-        if (second || first.rectified)
-          unit_strip<W, Then::relu>(first, t, padded(k), all.x, to, s);
-        else
-          unit_strip<W, Then::nothing>(first, t, padded(k), all.x, to, s);
+        unit_strip<W>(first, t, padded(k), all.x, to, s, second || first.rectified);
       }
       if (!second) continue;
       if (strips > 1) {
@@ -140,10 +142,7 @@ LANAS_INLINE void inference_thread(const Paths& all, int thread, int threads) {
       for (int k = 0; k < count; ++k) {
         const Strip s = strip(i + k);
         const float* const from = half(k, s.n, p) + ptrdiff_t(s.begin) * second->plan.pitch;
-        if (second->rectified)
-          unit_strip<W, Then::relu>(*second, t, from, {}, {second->y, s.n}, s);
-        else
-          unit_strip<W, Then::nothing>(*second, t, from, {}, {second->y, s.n}, s);
+        unit_strip<W>(*second, t, from, {}, {second->y, s.n}, s, second->rectified);
       }
     }
     i += count;

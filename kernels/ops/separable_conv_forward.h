@@ -6,7 +6,7 @@
 
 namespace lanas::cpu {
 
-// What a unit needs beside buffers: its weights spread over lanes, and where results and their sums go.
+// What a unit needs beside buffers: its weights spread over lanes, and where results go.
 struct Forward {
   Plan plan;
   Tensor y, added;         // added: to be added, may be y; or empty

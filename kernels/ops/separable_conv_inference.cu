@@ -20,11 +20,11 @@ void check_paths(std::span<const SeparablePath> paths, Shape x) {
               (first.has_depthwise() && first.relu && !first.norm && first.stride == head.stride),
           name, ": several paths have first units with depthwise parts and ReLU, one stride and no norm");
     const Shape half = first.output_shape(x);
-    check_shapes(name, first, path.two_units() ? half : path.y.shape(), x);
+    check_unit_shapes(name, first, path.two_units() ? half : path.y.shape(), x);
     if (path.two_units()) {
       CHECK(second.has_depthwise() && second.relu && !second.norm && second.stride == 1, name,
             ": a second unit has a depthwise part, ReLU, stride 1 and no norm");
-      check_shapes(name, second, path.y.shape(), half);
+      check_unit_shapes(name, second, path.y.shape(), half);
     }
     CHECK(!path.added || path.added.shape() == path.y.shape(), name, ": added ", path.added.shape(),
           " is not ", path.y.shape());

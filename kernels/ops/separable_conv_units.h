@@ -7,8 +7,8 @@
 
 namespace lanas {
 
-// Throws Error, of the op `name`, where they do not belong together; on both devices.
-void check_shapes(const char* name, const SeparableConv<float>& op, Shape y, Shape x);
+// Throws Error, of the op `name`, where a unit's weights, y and x do not belong together; on both devices.
+void check_unit_shapes(const char* name, const SeparableConv<float>& op, Shape y, Shape x);
 
 // Launched in stream order; throws Error where a y is too large for one kernel or its statistics for the
 // stream's scratch. y = beta y + unit(x) + bias for every unit, and their statistics, where they go
