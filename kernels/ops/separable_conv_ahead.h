@@ -50,15 +50,21 @@ class Ahead {
     else
       cross(lines);
   }
-  // Asks for the rest. A pace that fits the work leaves nothing: the processor drops most of many lines at
-  // once, so they are counted for a test.
+  // Asks for the rest, and begins anew. A pace that fits the work leaves nothing: the processor drops most of
+  // many lines at once, so they are counted for a test.
   void rest() {
-    lines_asked.fetch_add(int64_t(total_), std::memory_order_relaxed);
-    if (!run_.at) return;
-    int64_t left = run_.left;
-    for (int i = begin_; i < end_; ++i) left += runs_[i].left;
-    lines_late.fetch_add(left, std::memory_order_relaxed);
-    cross(int(total_));
+    asked_ += int64_t(total_);
+    if (run_.at) {
+      late_ += run_.left;
+      for (int i = begin_; i < end_; ++i) late_ += runs_[i].left;
+      cross(int(total_));
+    }
+    begin_ = end_ = 0, total_ = 0;
+  }
+  ~Ahead() {
+    if (asked_ == 0) return;
+    lines_asked.fetch_add(asked_, std::memory_order_relaxed);
+    lines_late.fetch_add(late_, std::memory_order_relaxed);
   }
   static inline std::atomic<int64_t> lines_asked{0}, lines_late{0};
 
@@ -99,6 +105,7 @@ class Ahead {
   uint64_t total_ = 0, rate_ = 0, credit_ = 0;  // lines; lines / kOne for a multiply-add, not yet asked for
   const float* line_ = nullptr;
   int64_t lines_ = 0;
+  int64_t asked_ = 0, late_ = 0;
 };
 
 }  // namespace lanas::cpu

@@ -26,6 +26,14 @@ struct Backward {
   int lanes_c;           // floats after which channels repeat, for whole vectors
   int dy_period;         // the same for those of dy
   int wide_pitch, wide_rows, x_pitch;
+  int sum_pitch, sum_rows;  // of the sum of the units' dz: rows and columns of one parity of x together
+  // Rows or columns of x of one parity: the first, their number, and where their stencils begin in the padded
+  // dd.
+  struct Parity {
+    int first, count, begin;
+  } rows[2], columns[2];
+  int dd_column[kMaxKernel];  // floats from there to what tap kx reads
+  int64_t work = 0;           // of an image, by which lines are asked for ahead
 
   Backward(const SeparableConv<float>& op, Shape x_shape, int unit_index, const Common& common,
            Carver& carver)
@@ -37,6 +45,16 @@ struct Backward {
     wide_pitch = round_up(wide(x_shape.w) * x_shape.c, kMaxLanes) + kMaxLanes;
     wide_rows = wide(x_shape.h);
     x_pitch = round_up(x_shape.w * x_shape.c, kMaxLanes);
+    sum_pitch = round_up(plan.divide(x_shape.w + op.stride - 1) * x_shape.c, kMaxLanes);
+    sum_rows = plan.divide(x_shape.h + op.stride - 1);
+    const int reach = (lattice.taps - 1) * lattice.spacing;
+    for (int i = 0; i < lattice.phases; ++i) {
+      const int first = plan.first_of(i);
+      const int begin = (first + plan.pad - i * lattice.spacing) / op.stride - reach + lattice.margin;
+      rows[i] = {first, plan.count_of(i, x_shape.h), begin};
+      columns[i] = {first, plan.count_of(i, x_shape.w), begin};
+    }
+    for (int kx = 0; kx < lattice.taps; ++kx) dd_column[kx] = kx * lattice.spacing * x_shape.c;
     norm.carve(carver, plan), xhat.carve(carver, plan), dx_table.carve(carver, plan);
     dx_factor = carver.take<float>(most);
     for (float*& factor : dy_factors) factor = carver.take<float>(size_t(std::lcm(plan.y.c, kMaxLanes)));
@@ -49,15 +67,10 @@ struct Backward {
     if (common.units == 1) dz = Tensor(carver.take<float>(size_t(x_shape.size())), x_shape);
   }
 
-  // Where several units read x: the sum of their dz, rows and columns of one parity of x together.
-  int sum_pitch() const {
-    return round_up((plan.x.w + plan.op.stride - 1) / plan.op.stride * plan.x.c, kMaxLanes);
-  }
-  int sum_rows() const { return (plan.x.h + plan.op.stride - 1) / plan.op.stride; }
+  // Of the sum of dz, where several units read x.
   size_t sum_size() const {
-    return plan.common.units == 1
-               ? 0
-               : size_t(plan.op.stride * plan.op.stride * sum_rows()) * size_t(sum_pitch());
+    return plan.common.units == 1 ? 0
+                                  : size_t(plan.op.stride * plan.op.stride * sum_rows) * size_t(sum_pitch);
   }
   // The first unit overwrites the sum, where it has a gradient for every pixel of x; the others add theirs.
   bool writes_sum() const { return unit == 0 && lattice.phases == plan.op.stride; }

@@ -50,7 +50,7 @@ LANAS_INLINE Rows dy_rows(const Backward& b, const Backward::Thread& t, int n, i
   for (int r = 0; r < count; ++r) {
     const int oy = o + r * plan.step;
     dy.row[r] = direct ? g.at(n, oy, 0) : t.dy + ptrdiff_t(r) * round_up(plan.y.w * dy.stride, W);
-    if (ahead && !direct) ahead->some(plan.copy_work(cout));
+    if (ahead && !direct) ahead->some(plan.y_copy_work);
     if (b.dy.factors)
       put_together<W>(b, t, dy.row[r], dy.stride, n, oy);
     else if (!direct)

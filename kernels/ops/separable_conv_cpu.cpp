@@ -164,12 +164,11 @@ struct Forwards {
 // image.
 template <int W>
 LANAS_INLINE void forward_image(const Forward& f, const ForwardBuffers& t, Tensor x, int n,
-                                const Forward* next, const Forward& first) {
+                                const Forward* next, const Forward& first, Ahead& lines) {
   const Plan& plan = f.plan;
-  Ahead lines;
   if (!next) lines.add(x, n + 1, plan.spread(), plan.op.offset);
   lines.add(next ? next->y : first.y, next ? n : n + 1);
-  lines.pace((plan.op.has_depthwise() ? plan.stencil_work(plan.k) : plan.y.h * plan.copy_work(plan.x.c)) +
+  lines.pace((plan.op.has_depthwise() ? plan.stencil_work(plan.k) : plan.y.h * plan.x_copy_work) +
              plan.product_work());
   forward_rows<W, Then::sums>(f, t, t.padded, x, {f.y, n}, n, 0, plan.y.h, &lines);
   lines.rest();
@@ -182,12 +181,13 @@ LANAS_INLINE void forward_thread(const Forwards& all, int thread, int threads) {
   Carver carver(all.threads_base + all.thread_bytes * size_t(thread));
   const ForwardBuffers t(all.sizes, 1, carver);
   clear_borders(t.padded, plan);
+  Ahead lines;
   for (int n = plan.y.n * thread / threads; n < plan.y.n * (thread + 1) / threads; ++n) {
     if (plan.op.has_depthwise()) pack_rows<W>(t.padded, plan, all.x, n, 0, plan.y.h, first.norm);
     for (size_t u = 0; u < all.units.size(); ++u) {
       const Forward& f = all.units[u];
       std::fill_n(t.sums, 2 * plan.cout_pad, 0.0f);
-      forward_image<W>(f, t, all.x, n, u + 1 < all.units.size() ? &f + 1 : nullptr, first);
+      forward_image<W>(f, t, all.x, n, u + 1 < all.units.size() ? &f + 1 : nullptr, first, lines);
       for (int j = 0; j < 2 * plan.cout_pad; ++j)
         all.sums[u][int64_t{n} * 2 * plan.cout_pad + j] = double(t.sums[j]);
     }

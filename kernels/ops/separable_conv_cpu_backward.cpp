@@ -26,11 +26,11 @@ LANAS_INLINE void flat_rows(const Backward& b, const Backward::Thread& t, const 
   if (!parts) g = dy_rows<W>(b, t, n, o, dd.count, nullptr);
   const float* const* factors = parts ? b.dy_factors : nullptr;
   float* dp = b.want_dp ? t.dp : nullptr;
-  ahead->some((1 + b.want_dp) * dd.count * plan.row_work());
+  ahead->some((1 + b.want_dp) * dd.count * plan.row_work);
   if constexpr (W > 4)
-    if (c == 4) flat_backward<W, 4>(dp, out, d, g, v, factors, plan.d_vectors(), b.pointwise);
+    if (c == 4) flat_backward<W, 4>(dp, out, d, g, v, factors, plan.d_vectors, b.pointwise);
   if constexpr (W > 8)
-    if (c == 8) flat_backward<W, 8>(dp, out, d, g, v, factors, plan.d_vectors(), b.pointwise);
+    if (c == 8) flat_backward<W, 8>(dp, out, d, g, v, factors, plan.d_vectors, b.pointwise);
   for (int r = 0; r < dd.count && !whole; ++r) copy_pixels<W>(dd.row[r], c, out.row[r], c, width, c);
 }
 
@@ -91,7 +91,7 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
     if (depthwise && r < rows)
       dd.row[r] = t.wide + (o + r * plan.step + b.lattice.margin) * b.wide_pitch + b.lattice.margin * c;
   }
-  const StencilShape shape = plan.stencil_shape();
+  const StencilShape shape = plan.stencil_shape(o);
   if (depthwise && b.want_dp)
     with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
       stencil<W, k, jump, count>({t.d, plan.d_pitch}, in, b.depthwise, shape, false, ahead);
@@ -99,7 +99,7 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
   const bool writes_dx = b.writes_dx();
   if (b.gathers_x())
     for (int r = 0; r < rows; ++r) {
-      ahead->some(plan.copy_work(c));
+      ahead->some(plan.x_copy_work);
       gather_row<W>(d.row[r], plan, b.x, n, o + r, b.norm);
     }
   if (plan.flat) {
@@ -139,9 +139,8 @@ LANAS_INLINE void finish_sum(const Backward& b, const Backward::Thread& t, int n
   if (plan.common.planes == 2 && dx.packed() && plan.op.relu) {
     for (int y = 0; y < plan.x.h; ++y) {
       const auto from = [&](int ix) LANAS_LAMBDA {
-        const int row = (y % 2 * 2 + ix) * b.sum_rows() + y / 2,
-                  column = plan.column_of(ix + plan.common.pad);
-        return Pixels{t.dz_sum + ptrdiff_t(row) * b.sum_pitch(),
+        const int row = (y % 2 * 2 + ix) * b.sum_rows + y / 2, column = plan.column_of(ix + plan.common.pad);
+        return Pixels{t.dz_sum + ptrdiff_t(row) * b.sum_pitch,
                       t.padded + ptrdiff_t(y + plan.common.pad) * plan.pitch + column};
       };
       merge_pixels<W>(dx.at(n, y, 0), b.gradient.beta_dx, from(0), from(1), plan.x.w, plan.x.c);
@@ -150,8 +149,8 @@ LANAS_INLINE void finish_sum(const Backward& b, const Backward::Thread& t, int n
   }
   for (int iy = 0; iy < stride; ++iy)
     for (int ix = 0; ix < stride; ++ix) {
-      float* sum = t.dz_sum + ptrdiff_t((iy * stride + ix) * b.sum_rows()) * b.sum_pitch();
-      for (int y = iy; y < plan.x.h && ix < plan.x.w; y += stride, sum += b.sum_pitch()) {
+      float* sum = t.dz_sum + ptrdiff_t((iy * stride + ix) * b.sum_rows) * b.sum_pitch;
+      for (int y = iy; y < plan.x.h && ix < plan.x.w; y += stride, sum += b.sum_pitch) {
         const float* z = t.padded + ptrdiff_t(y + plan.common.pad) * plan.pitch;
         finish_row<W>(b, t, sum, z + plan.column_of(ix + plan.common.pad), n, y, ix, stride);
       }
@@ -165,36 +164,30 @@ LANAS_INLINE void input_gradient(const Backward& b, const Backward::Thread& t, i
   const Plan& plan = b.plan;
   const Lattice& l = b.lattice;
   const int c = plan.x.c, stride = plan.op.stride;
-  // First row and column of x, and the pixels of the padded dd where their stencils begin.
-  const auto begin = [&](int parity) {
-    return (plan.first_of(parity) + plan.pad - parity * l.spacing) / stride - (l.taps - 1) * l.spacing +
-           l.margin;
-  };
-  const int iy = plan.first_of(parity_y), ix = plan.first_of(parity_x);
-  const int height = plan.count_of(parity_y, plan.x.h), width = plan.count_of(parity_x, plan.x.w);
-  int column[kMaxKernel];
-  for (int kx = 0; kx < l.taps; ++kx) column[kx] = kx * l.spacing * c;
-  const StencilShape shape{l.taps, (width * c + W - 1) / W, plan.period, ptrdiff_t(l.spacing) * b.wide_pitch,
-                           column};
-  const float* from = t.wide + begin(parity_y) * b.wide_pitch + begin(parity_x) * c;
+  const Backward::Parity &rows = b.rows[parity_y], &columns = b.columns[parity_x];
+  const int iy = rows.first, ix = columns.first, width = columns.count;
+  const StencilShape shape{
+      l.taps,      (width * c + W - 1) / W, plan.period, ptrdiff_t(l.spacing) * b.wide_pitch,
+      b.dd_column, rows.begin - l.margin,   l.spacing,   plan.y.h};
+  const float* from = t.wide + rows.begin * b.wide_pitch + columns.begin * c;
   const float* activated = t.padded + plan.column_of(ix + plan.common.pad);
-  float* sum = t.dz_sum + ptrdiff_t((iy * stride + ix) * b.sum_rows()) * b.sum_pitch();
+  float* sum = t.dz_sum + ptrdiff_t((iy * stride + ix) * b.sum_rows) * b.sum_pitch;
   const bool several = plan.common.units > 1;
-  for_tiles(
-      0, height, l.spacing, tile_rows(plan.lanes, l.taps, width * c), [&](int o, int rows) LANAS_LAMBDA {
-        const StencilRows dz =
-            several ? StencilRows{sum + ptrdiff_t(o) * b.sum_pitch(), ptrdiff_t(l.spacing) * b.sum_pitch()}
-                    : StencilRows{t.rows, b.wide_pitch};
-        with_constants<W>(l.taps, 1, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
-          stencil<W, k, jump, count>(dz, from + o * b.wide_pitch, b.flipped[parity_y][parity_x], shape,
-                                     several && !b.writes_sum(), ahead);
-        });
-        for (int r = 0; r < rows && !several; ++r) {
-          const int y = iy + (o + r * l.spacing) * stride;
-          finish_row<W>(b, t, dz.first + r * dz.step, activated + (y + plan.common.pad) * plan.pitch, n, y,
-                        ix, stride);
-        }
-      });
+  for_tiles(0, rows.count, l.spacing, tile_rows(plan.lanes, l.taps, width * c),
+            [&](int o, int count) LANAS_LAMBDA {
+              const StencilRows dz =
+                  several ? StencilRows{sum + ptrdiff_t(o) * b.sum_pitch, ptrdiff_t(l.spacing) * b.sum_pitch}
+                          : StencilRows{t.rows, b.wide_pitch};
+              with_constants<W>(l.taps, 1, count, [&](auto k, auto jump, auto tile) LANAS_LAMBDA {
+                stencil<W, k, jump, tile>(dz, from + o * b.wide_pitch, b.flipped[parity_y][parity_x],
+                                          shape.from(o), several && !b.writes_sum(), ahead);
+              });
+              for (int r = 0; r < count && !several; ++r) {
+                const int y = iy + (o + r * l.spacing) * stride;
+                finish_row<W>(b, t, dz.first + r * dz.step, activated + (y + plan.common.pad) * plan.pitch, n,
+                              y, ix, stride);
+              }
+            });
 }
 
 // Vectors multiplied and added by input_gradient() for all parities of one image.
@@ -203,10 +196,20 @@ int64_t input_gradient_work(const Backward& b) {
   int64_t work = 0;
   for (int y = 0; y < b.lattice.phases; ++y)
     for (int x = 0; x < b.lattice.phases; ++x) {
-      const int floats = plan.count_of(x, plan.x.w) * plan.x.c;
-      work += int64_t{plan.count_of(y, plan.x.h)} * ((floats + plan.lanes - 1) / plan.lanes);
+      const int floats = b.columns[x].count * plan.x.c;
+      work += int64_t{b.rows[y].count} * ((floats + plan.lanes - 1) / plan.lanes);
     }
   return work * b.lattice.taps * b.lattice.taps;
+}
+
+int64_t work_of_image(const Backward& b) {
+  const Plan& plan = b.plan;
+  int64_t work = (b.want_dp + (b.want_dw || b.want_dz)) * plan.product_work();
+  if (b.copies_dy()) work += plan.y.h * plan.y_copy_work;
+  if (plan.op.has_depthwise())
+    work += (b.want_dp + b.want_dw) * plan.stencil_work(plan.k) + b.want_dz * input_gradient_work(b);
+  if (b.gathers_x()) work += plan.y.h * plan.x_copy_work;
+  return work;
 }
 
 // What comes after image n of a unit: dy of the next unit, or that of the first, x and dx of the next image.
@@ -224,17 +227,13 @@ LANAS_INLINE void ask_ahead(const Backwards& all, const Backward& b, int n, bool
     ahead.add(b.x, next, plan.spread(), plan.op.offset);
     ahead.add(out, next, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);
   }
-  int64_t work = (b.want_dp + (b.want_dw || b.want_dz)) * plan.product_work();
-  if (b.copies_dy()) work += plan.y.h * plan.copy_work(plan.y.c);
-  if (plan.op.has_depthwise())
-    work += (b.want_dp + b.want_dw) * plan.stencil_work(plan.k) + b.want_dz * input_gradient_work(b);
-  if (b.gathers_x()) work += plan.y.h * plan.copy_work(plan.x.c);
-  ahead.pace(work);
+  ahead.pace(b.work);
 }
 
 // The gradients of one unit that image n gives.
 template <int W>
-LANAS_INLINE void backward_image(const Backwards& all, const Backward& b, const Backward::Thread& t, int n) {
+LANAS_INLINE void backward_image(const Backwards& all, const Backward& b, const Backward::Thread& t, int n,
+                                 Ahead& ahead) {
   const Plan& plan = b.plan;
   const bool depthwise = plan.op.has_depthwise(), several = plan.common.units > 1;
   const bool first = b.unit == 0, last = b.unit + 1 == plan.common.units;
@@ -246,7 +245,6 @@ LANAS_INLINE void backward_image(const Backwards& all, const Backward& b, const 
       std::fill_n(out.at(n, 0, 0) + ptrdiff_t(p) * out.stride, plan.x.c, 0.0f);
   if (depthwise && first) pack_rows<W>(t.padded, plan, b.x, n, 0, plan.y.h, b.norm);
   if (several && first && !b.writes_sum()) std::fill_n(t.dz_sum, b.sum_size(), 0.0f);
-  Ahead ahead;
   ask_ahead<W>(all, b, n, fill, ahead);
   for_tiles(0, plan.y.h, plan.step, plan.tile,
             [&](int o, int rows) LANAS_LAMBDA { backward_tile<W>(b, t, n, o, rows, &ahead); });
@@ -270,11 +268,15 @@ LANAS_INLINE void backward_thread(const Backwards& all, int thread, int threads)
   const Shape y = all.units[0].plan.y;
   const int64_t begin = int64_t{y.n} * thread / threads, end = int64_t{y.n} * (thread + 1) / threads;
   const int64_t images = std::max(1, kFlushPixels / (y.h * y.w));
+  std::vector<Backward::Thread> buffers;
+  buffers.reserve(all.units.size());
+  for (const Backward& b : all.units) buffers.push_back(all.thread(b, thread));
+  Ahead ahead;
   for (int64_t i = begin; i < end; ++i)
     for (const Backward& b : all.units) {
       const Plan& plan = b.plan;
-      const Backward::Thread t = all.thread(b, thread);
-      backward_image<W>(all, b, t, int(i));
+      const Backward::Thread& t = buffers[size_t(b.unit)];
+      backward_image<W>(all, b, t, int(i), ahead);
       const bool flushes = (i - begin + 1) % images == 0 || i + 1 == end;
       if (flushes && b.want_dp) flush(t.dp_sum, t.dp, size_t(plan.x.c) * plan.cout_pad);
       if (flushes && b.want_dw) flush(t.dw_sum, t.dw, size_t(plan.k) * plan.k * b.lanes_c);
@@ -346,6 +348,7 @@ void run(Backwards& b, bool norm) {
 }
 
 void fill_tables(Backward& b) {
+  b.work = work_of_image(b);
   b.norm.fill(b.plan, true), b.xhat.fill(b.plan, false);
   std::fill_n(b.zeros, b.plan.cin_pad, 0.0f);
   if (b.plan.op.has_depthwise()) {

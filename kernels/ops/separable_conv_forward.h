@@ -81,13 +81,13 @@ LANAS_INLINE void pointwise_rows(const Forward& f, const ForwardBuffers& t, cons
   Rows added{{}, direct && f.added ? d.count : 0, f.added.stride};
   for (int r = 0; r < added.count; ++r) added.row[r] = f.added.at(n, o + r * plan.step, 0);
   float *sum = t.sums, *square = t.sums + plan.cout_pad;
-  if (ahead && plan.flat) ahead->some(d.count * plan.row_work());
+  if (ahead && plan.flat) ahead->some(d.count * plan.row_work);
   if constexpr (W > 4)
     if (plan.flat && cout == 4)
-      flat_product<W, 4, kSums>(out, d, plan.d_vectors(), f.pointwise, f.bias, sum, square);
+      flat_product<W, 4, kSums>(out, d, plan.d_vectors, f.pointwise, f.bias, sum, square);
   if constexpr (W > 8)
     if (plan.flat && cout == 8)
-      flat_product<W, 8, kSums>(out, d, plan.d_vectors(), f.pointwise, f.bias, sum, square);
+      flat_product<W, 8, kSums>(out, d, plan.d_vectors, f.pointwise, f.bias, sum, square);
   const auto multiply = [&](auto then) LANAS_LAMBDA {
     product<W, then.value>(out, d, width, plan.x.c, f.pointwise, plan.cout_pad, f.bias, sum, square, added,
                            ahead);
@@ -119,8 +119,7 @@ template <int W, Then THEN>
 LANAS_INLINE void forward_rows(const Forward& f, const ForwardBuffers& t, const float* padded, Tensor x,
                                const Destination& to, int n, int begin, int end, Ahead* ahead) {
   const Plan& plan = f.plan;
-  const int tail = plan.d_vectors() * W - plan.y.w * plan.x.c;
-  const StencilShape shape = plan.stencil_shape();
+  const int tail = plan.d_vectors * W - plan.y.w * plan.x.c;
   Ahead* const throughout = THEN == Then::sums ? ahead : nullptr;
   const bool in_place =
       !plan.op.has_depthwise() && !plan.flat && plan.op.stride == 1 && !plan.op.relu && !f.norm.scale;
@@ -128,6 +127,7 @@ LANAS_INLINE void forward_rows(const Forward& f, const ForwardBuffers& t, const 
     Rows d{{}, rows, plan.x.c};
     for (int r = 0; r < kTileRows; ++r) d.row[r] = t.d + r * plan.d_pitch;
     if (plan.op.has_depthwise()) {
+      const StencilShape shape = plan.stencil_shape(o);
       const float* in = padded + ptrdiff_t((o - begin) * plan.op.stride + plan.inset) * plan.pitch;
       with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
         stencil<W, k, jump, count>({t.d, plan.d_pitch}, in, f.depthwise, shape, false, throughout);
@@ -137,7 +137,7 @@ LANAS_INLINE void forward_rows(const Forward& f, const ForwardBuffers& t, const 
       for (int r = 0; r < rows; ++r) d.row[r] = x.at(n, o + r * plan.step, 0);
     } else {
       for (int r = 0; r < rows; ++r) {
-        if (throughout) throughout->some(plan.copy_work(plan.x.c));
+        if (throughout) throughout->some(plan.x_copy_work);
         gather_row<W>(d.row[r], plan, x, n, o + r * plan.step, f.norm);
       }
     }

@@ -75,10 +75,13 @@ struct Plan {
   int period;              // vectors after which the channels of x repeat
   int plane, pitch;        // padded input: floats from one plane, one row to the next
   int column[kMaxKernel];  // floats from a padded row's start to the inputs of kernel column kx
-  int d_pitch;             // floats from one row of the depthwise result to the next
+  int d_pitch, d_vectors;  // of the depthwise result: floats from one row to the next, vectors of a row
   int tile;                // rows of most tiles
   bool flat;               // cin == cout, less than a vector: pixels share vectors
   int cin_pad, cout_pad;   // channels rounded up to what vectors take
+  // Vectors multiplied and added, by which lines are asked for ahead: of a row's product, and of a row of x
+  // or y that is copied before one, as if that were multiplied too.
+  int row_work, x_copy_work, y_copy_work;
 
   Plan(const SeparableConv<float>& conv, Shape x_shape, int lane_count, const Common& with)
       : op(conv),
@@ -96,32 +99,36 @@ struct Plan {
     plane = round_up((x.w + 2 * common.pad + op.stride - 1) / op.stride * x.c, kMaxLanes);
     pitch = op.stride * plane + kMaxLanes;
     for (int kx = 0; kx < k; ++kx) column[kx] = column_of(inset + kx * op.dilation);
-    d_pitch = round_up(y.w * x.c, kMaxLanes);
+    d_pitch = round_up(y.w * x.c, kMaxLanes), d_vectors = round_up(y.w * x.c, lanes) / lanes;
     tile = op.has_depthwise() ? tile_rows(lanes, k, d_pitch) : std::clamp(kInputFloats / d_pitch, 1, 4);
     flat = x.c == y.c && x.c < lanes && (x.c == 4 || x.c == 8);
     cin_pad = flat ? lanes : round_up(x.c, kChannelMultiple);
     cout_pad = flat ? lanes : round_up(y.c, kChannelMultiple);
+    row_work = y.w * x.c * y.c / lanes;
+    x_copy_work = flat ? 0 : kCopyWork * y.w * x.c / lanes,
+    y_copy_work = flat ? 0 : kCopyWork * y.w * y.c / lanes;
   }
 
+  // What is computed for every image and tile divides by the stride, 1 or 2, in no other way than these.
+  int parity_of(int i) const { return i & (op.stride - 1); }
+  int divide(int i) const { return i >> (op.stride - 1); }
   // Floats from a padded row's start to its column i.
-  int column_of(int i) const { return i % op.stride * plane + i / op.stride * x.c; }
+  int column_of(int i) const { return parity_of(i) * plane + divide(i) * x.c; }
   // Of `size` rows or columns of x those where i + pad has this parity (of one: all): the first, their
   // number.
-  int first_of(int parity) const { return (parity + pad) % op.stride; }
-  int count_of(int parity, int size) const { return (size - first_of(parity) + op.stride - 1) / op.stride; }
+  int first_of(int parity) const { return parity_of(parity + pad); }
+  int count_of(int parity, int size) const { return divide(size - first_of(parity) + op.stride - 1); }
   // Rows and columns of x that are read: every spread()-th from op.offset on.
   int spread() const { return common.planes < op.stride ? op.stride : 1; }
   int padded_rows() const { return op.has_depthwise() ? x.h + 2 * common.pad + op.stride : 0; }
   size_t padded_size() const { return size_t(padded_rows()) * size_t(pitch); }
-  int d_vectors() const { return (y.w * x.c + lanes - 1) / lanes; }
-  // Vectors multiplied and added, by which lines are asked for ahead: of an image's stencils, of a row's and
-  // an image's product, and of a row that is copied before one, as if that were multiplied too.
-  int64_t stencil_work(int taps) const { return int64_t{taps} * taps * y.h * d_vectors(); }
-  int row_work() const { return y.w * x.c * y.c / lanes; }
-  int64_t product_work() const { return int64_t{y.h} * row_work(); }
-  int copy_work(int channels) const { return flat ? 0 : kCopyWork * y.w * channels / lanes; }
-  StencilShape stencil_shape() const {
-    return {k, d_vectors(), period, ptrdiff_t(op.dilation) * pitch, column};
+  // As row_work, of an image.
+  int64_t stencil_work(int taps) const { return int64_t{taps} * taps * y.h * d_vectors; }
+  int64_t product_work() const { return int64_t{y.h} * row_work; }
+  // o: first row of a tile of the result.
+  StencilShape stencil_shape(int o) const {
+    return {k,      d_vectors,           period,      ptrdiff_t(op.dilation) * pitch,
+            column, o * op.stride - pad, op.dilation, x.h};
   }
 };
 
@@ -175,18 +182,16 @@ void fill_pointwise_table(float* table, const Plan& plan, bool backward);
 // Row iy of image n of x, normalised and rectified, into its place in a row of the padded input.
 template <int W>
 LANAS_INLINE void pack_row(float* row, const Plan& plan, Tensor x, int n, int iy, const NormTable& norm) {
-  const int stride = plan.op.stride, shift = stride - 1;  // x / stride == x >> shift
+  const int stride = plan.op.stride;
   if (plan.common.planes == 2 && x.packed() && !norm.scale) {
-    float* to[2];
-    for (int first = 0; first < 2; ++first)
-      to[first] = row + (first + plan.common.pad) % 2 * plan.plane + (first + plan.common.pad) / 2 * x.c;
+    float* const to[2] = {row + plan.column_of(plan.common.pad), row + plan.column_of(plan.common.pad + 1)};
     return split_pixels<W>(to[0], to[1], x.at(n, iy, 0), x.w, x.c, plan.op.relu);
   }
   for (int parity = 0; parity < plan.common.planes; ++parity) {
-    const int first = (parity + plan.common.pad) & shift;  // first column of x in this plane
-    float* to = row + parity * plan.plane + ((first + plan.common.pad) >> shift) * x.c;
-    activate_row<W>(to, x.at(n, iy, first), ptrdiff_t(x.stride) * stride, (x.w - first + stride - 1) / stride,
-                    x.c, norm.scale, norm.shift, plan.period, plan.op.relu);
+    const int first = plan.parity_of(parity + plan.common.pad);  // first column of x in this plane
+    activate_row<W>(row + plan.column_of(first + plan.common.pad), x.at(n, iy, first),
+                    ptrdiff_t(x.stride) * stride, plan.divide(x.w - first + stride - 1), x.c, norm.scale,
+                    norm.shift, plan.period, plan.op.relu);
   }
 }
 
@@ -222,7 +227,7 @@ LANAS_INLINE void pack_rows(float* padded, const Plan& plan, Tensor x, int n, in
   for (int r = first; r <= last; ++r) {
     float* row = padded + ptrdiff_t(r - first) * plan.pitch;
     const int iy = r - plan.common.pad;
-    if (r % plan.op.stride >= plan.common.planes) continue;
+    if (plan.parity_of(r) >= plan.common.planes) continue;
     if (iy < 0 || iy >= x.h)
       std::fill_n(row, plan.pitch, 0.0f);
     else

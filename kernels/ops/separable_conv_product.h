@@ -141,9 +141,6 @@ LANAS_INLINE int square_row(float* out, const float* in, int pixels, const float
 // Rows of channels are padded to quads: after the whole vectors come a half one and a quad, where they fit.
 constexpr int kChannelMultiple = 4;
 
-template <int N>
-using Count = std::integral_constant<int, N>;
-
 // Calls block(lanes, vectors, j) with integral constants over [0, width) in blocks of up to `most` vectors.
 // Of two; of three where one would be left, and with vectors of 8 wherever threes divide what is left.
 template <int W, class Block>

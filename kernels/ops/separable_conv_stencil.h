@@ -2,7 +2,8 @@
 // Channel of float i of a row is i % c, so weights come as [period][k*k][W], lane l of phase f holding
 // channel (f*W + l) % c with period = c / gcd(c, W): every channel count shares one loop, whose weights stay
 // in registers. A tile is ROWS output rows, spaced so that they share input rows: with input row i = Step*t +
-// ky (in steps of `row_step` floats) each load feeds up to K multiply-adds. K = 0: kernel size at run time.
+// ky (in steps of `row_step` floats) each load feeds up to K multiply-adds. Input rows that are zeros around the
+// image are left out. K = 0: kernel size at run time.
 #pragma once
 
 #include "kernels/ops/separable_conv_ahead.h"
@@ -16,6 +17,14 @@ struct StencilShape {
   int period;          // vectors after which channels repeat
   ptrdiff_t row_step;  // floats from the input row of one kernel row to the next
   const int* column;   // [k]: floats from the row's start to the first input of kernel column kx
+  int first, apart;    // input row i of a tile is row first + i * apart of an image of `height` rows: those
+  int height;          // before and behind it are zeros
+  // Of a tile that begins `rows` rows further on.
+  StencilShape from(int rows) const {
+    StencilShape s = *this;
+    s.first += rows;
+    return s;
+  }
 };
 
 // With 16 registers a kernel column or two of weights or sums stay there, with two vectors of a row under way
@@ -44,8 +53,15 @@ struct StencilRows {
   ptrdiff_t step;
 };
 
+// Of a tile's input rows: whether the first or the last K / 2 are zeros around the image, which are left out.
+enum Edges { kInside = 0, kTop = 1, kBottom = 2 };
+template <int K, int INPUTS, int EDGES>
+constexpr bool is_zeros(int i) {
+  return (EDGES & kTop && i < K / 2) || (EDGES & kBottom && i >= INPUTS - K / 2);
+}
+
 // Kernel columns [kx, kx + N) of stencil_vectors, in turn: what is added to one sum waits for what was.
-template <int W, int K, int Step, int ROWS, int U, int N>
+template <int W, int K, int Step, int ROWS, int EDGES, int U, int N>
 LANAS_INLINE void stencil_columns(Vec<W> (*acc)[U][ROWS], const float* in, const ptrdiff_t* column,
                                   const Vec<W>* held, const float* weights, const StencilShape& s, int kx) {
   Vec<W> w[N][K];
@@ -57,12 +73,14 @@ LANAS_INLINE void stencil_columns(Vec<W> (*acc)[U][ROWS], const float* in, const
       w[n][ky] = held ? held[ky * K + kx + n] : in_register(load<W>(weights + (ky * K + kx + n) * W));
     from[n] = opaque(in + column[kx + n]);
   }
+  constexpr int kInputs = Step * (ROWS - 1) + K;
 #pragma GCC unroll 24
-  for (int i = 0; i < Step * (ROWS - 1) + K; ++i)
+  for (int i = 0; i < kInputs; ++i)
 #pragma GCC unroll 2
     for (int n = 0; n < N; ++n) {
+      const int count = is_zeros<K, kInputs, EDGES>(i) ? 0 : U;
 #pragma GCC unroll 2
-      for (int u = 0; u < U; ++u) {
+      for (int u = 0; u < count; ++u) {
         const Vec<W> x = in_register(load<W>(from[n] + ptrdiff_t(u * s.period) * W));
 #pragma GCC unroll 8
         for (int t = 0; t < ROWS; ++t)
@@ -75,7 +93,7 @@ LANAS_INLINE void stencil_columns(Vec<W> (*acc)[U][ROWS], const float* in, const
 
 // The vectors at out and in and the one `period` further on (U of them), of all rows of a tile; weights:
 // [K*K][W] of their phase, held: the same in registers, or null.
-template <int W, int K, int Step, int ROWS, int U>
+template <int W, int K, int Step, int ROWS, int EDGES, int U>
 LANAS_INLINE void stencil_vectors(StencilRows out, const float* in, const ptrdiff_t* column,
                                   const Vec<W>* held, const float* weights, const StencilShape& s, bool add) {
   const ptrdiff_t apart = ptrdiff_t(s.period) * W;
@@ -90,8 +108,9 @@ LANAS_INLINE void stencil_vectors(StencilRows out, const float* in, const ptrdif
   constexpr int N = kChains<W, K>;
 #pragma GCC unroll 8
   for (int kx = 0; kx + N <= K; kx += N)
-    stencil_columns<W, K, Step, ROWS, U, N>(acc, in, column, held, weights, s, kx);
-  if constexpr (K % N != 0) stencil_columns<W, K, Step, ROWS, U, 1>(acc, in, column, held, weights, s, K - 1);
+    stencil_columns<W, K, Step, ROWS, EDGES, U, N>(acc, in, column, held, weights, s, kx);
+  if constexpr (K % N != 0)
+    stencil_columns<W, K, Step, ROWS, EDGES, U, 1>(acc, in, column, held, weights, s, K - 1);
   float* row = out.first;
 #pragma GCC unroll 8
   for (int t = 0; t < ROWS; ++t, row = opaque(row + out.step))
@@ -103,7 +122,7 @@ LANAS_INLINE void stencil_vectors(StencilRows out, const float* in, const ptrdif
 }
 
 // out[t][v] (+)= sum_{ky,kx} w[ky,kx] in[Step*t + ky][v + column kx]; add: to what out holds.
-template <int W, int K, int Step, int ROWS>
+template <int W, int K, int Step, int ROWS, int EDGES>
 LANAS_INLINE void stencil_loops(StencilRows out, const float* in, const float* weights, const StencilShape& s,
                                 bool add, Ahead* ahead) {
   if constexpr (K == 0) {
@@ -134,19 +153,19 @@ LANAS_INLINE void stencil_loops(StencilRows out, const float* in, const float* w
         const auto vectors = [&](auto count, int v) LANAS_LAMBDA {
           constexpr int N = decltype(count)::value;
           if (ahead) ahead->some(K * K * ROWS * N);
-          stencil_vectors<W, K, Step, ROWS, N>({out.first + v * W, out.step}, in + v * W, column,
-                                               kHolds ? held : nullptr, table, s, add);
+          stencil_vectors<W, K, Step, ROWS, EDGES, N>({out.first + v * W, out.step}, in + v * W, column,
+                                                      kHolds ? held : nullptr, table, s, add);
         };
         int v = begin + phase;
-        for (; v + (U - 1) * s.period < end; v += U * s.period) vectors(std::integral_constant<int, U>(), v);
-        if (U > 1 && v < end) vectors(std::integral_constant<int, 1>(), v);
+        for (; v + (U - 1) * s.period < end; v += U * s.period) vectors(Count<U>(), v);
+        if (U > 1 && v < end) vectors(Count<1>(), v);
       }
     }
   }
 }
 
 // Kernel columns [Column, Column + COLUMNS) of the sums of one phase.
-template <int W, int K, int Step, int ROWS, int Column, int COLUMNS>
+template <int W, int K, int Step, int ROWS, int EDGES, int Column, int COLUMNS>
 LANAS_INLINE void stencil_gradient_columns(float* sums, StencilRows g, const float* in, const StencilShape& s,
                                            int phase, Ahead* ahead) {
   constexpr int kInputs = Step * (ROWS - 1) + K;
@@ -165,8 +184,10 @@ LANAS_INLINE void stencil_gradient_columns(float* sums, StencilRows g, const flo
 #pragma GCC unroll 8
     for (int kx = 0; kx < COLUMNS; ++kx) from[kx] = opaque(in + s.column[Column + kx] + v * W);
     const auto tap = [&](int i, int kx) LANAS_LAMBDA {
-      const Vec<W> x = in_register(load<W>(from[kx]));
+      const float* const at = from[kx];
       from[kx] = opaque(from[kx] + s.row_step);
+      if (is_zeros<K, kInputs, EDGES>(i)) return;
+      const Vec<W> x = in_register(load<W>(at));
 #pragma GCC unroll 8
       for (int t = 0; t < ROWS; ++t)
         if (0 <= i - Step * t && i - Step * t < K) multiply_add(acc[i - Step * t][kx], d[t], x);
@@ -190,7 +211,7 @@ LANAS_INLINE void stencil_gradient_columns(float* sums, StencilRows g, const flo
 }
 
 // sums[phase][ky,kx] += sum_{t,v} g[t][v] in[Step*t + ky][v + column kx]; lanes are added up at the end.
-template <int W, int K, int Step, int ROWS>
+template <int W, int K, int Step, int ROWS, int EDGES>
 LANAS_INLINE void stencil_gradient_loops(float* sums, StencilRows g, const float* in, const StencilShape& s,
                                          Ahead* ahead) {
   if constexpr (K == 0) {
@@ -208,31 +229,55 @@ LANAS_INLINE void stencil_gradient_loops(float* sums, StencilRows g, const float
   } else {
     constexpr bool kPairs = kFewRegisters<W> && K > 3;
     constexpr int kRows = kFewRegisters<W> || K > 3 ? 4 : ROWS;  // the sums leave no room for eight rows
-    for (int phase = 0; phase < s.period; ++phase, sums += K * K * W)
-      for (int t = 0; t < ROWS; t += kRows) {
-        const StencilRows rows{g.first + t * g.step, g.step};
-        const float* const from = in + t * Step * s.row_step;
+    for (int phase = 0; phase < s.period; ++phase, sums += K * K * W) {
+      const auto rows = [&](auto first, auto edges) LANAS_LAMBDA {
+        const StencilRows at{g.first + first * g.step, g.step};
+        const float* const from = in + first * Step * s.row_step;
         if constexpr (kPairs) {
           static_assert(K == 5);
-          stencil_gradient_columns<W, K, Step, kRows, 0, 2>(sums, rows, from, s, phase, ahead);
-          stencil_gradient_columns<W, K, Step, kRows, 2, 2>(sums, rows, from, s, phase, ahead);
-          stencil_gradient_columns<W, K, Step, kRows, 4, 1>(sums, rows, from, s, phase, ahead);
+          stencil_gradient_columns<W, K, Step, kRows, edges, 0, 2>(sums, at, from, s, phase, ahead);
+          stencil_gradient_columns<W, K, Step, kRows, edges, 2, 2>(sums, at, from, s, phase, ahead);
+          stencil_gradient_columns<W, K, Step, kRows, edges, 4, 1>(sums, at, from, s, phase, ahead);
         } else {
-          stencil_gradient_columns<W, K, Step, kRows, 0, K>(sums, rows, from, s, phase, ahead);
+          stencil_gradient_columns<W, K, Step, kRows, edges, 0, K>(sums, at, from, s, phase, ahead);
         }
+      };
+      if constexpr (kRows == ROWS) {
+        rows(Count<0>(), Count<EDGES>());
+      } else {
+        rows(Count<0>(), Count<EDGES & kTop>());
+        rows(Count<kRows>(), Count<EDGES & kBottom>());
       }
+    }
   }
 }
 
+// Calls f in a function of its own with the edges at which a tile lies, an integral constant.
+template <int W, int K, int Step, int ROWS, class F>
+LANAS_INLINE void with_edges(const StencilShape& s, F&& f) {
+  constexpr int kFirst = K / 2 - 1, kLast = Step * (ROWS - 1) + K - K / 2;
+  const auto with = [&](auto edges) LANAS_LAMBDA { isolated<W>([=]() LANAS_LAMBDA { f(edges); }); };
+  if constexpr (K > 0 && W > 4) {
+    const bool top = s.first + kFirst * s.apart < 0, bottom = s.first + kLast * s.apart >= s.height;
+    if (top && bottom) return with(Count<kTop | kBottom>());
+    if (top) return with(Count<kTop>());
+    if (bottom) return with(Count<kBottom>());
+  }
+  with(Count<kInside>());
+}
 template <int W, int K, int Step, int ROWS>
 LANAS_INLINE void stencil(StencilRows out, const float* in, const float* weights, const StencilShape& s,
                           bool add = false, Ahead* ahead = nullptr) {
-  isolated<W>([=, &s]() LANAS_LAMBDA { stencil_loops<W, K, Step, ROWS>(out, in, weights, s, add, ahead); });
+  with_edges<W, K, Step, ROWS>(s, [=, &s](auto edges) LANAS_LAMBDA {
+    stencil_loops<W, K, Step, ROWS, edges>(out, in, weights, s, add, ahead);
+  });
 }
 template <int W, int K, int Step, int ROWS>
 LANAS_INLINE void stencil_gradient(float* sums, StencilRows g, const float* in, const StencilShape& s,
                                    Ahead* ahead = nullptr) {
-  isolated<W>([=, &s]() LANAS_LAMBDA { stencil_gradient_loops<W, K, Step, ROWS>(sums, g, in, s, ahead); });
+  with_edges<W, K, Step, ROWS>(s, [=, &s](auto edges) LANAS_LAMBDA {
+    stencil_gradient_loops<W, K, Step, ROWS, edges>(sums, g, in, s, ahead);
+  });
 }
 
 // Calls tile(first row, rows) with rows `most`, of eight also 4, or 1: `step` is the distance between the
@@ -253,27 +298,27 @@ LANAS_INLINE void for_tiles(int begin, int end, int step, int most, Tile&& tile)
 template <int W, class F>
 LANAS_INLINE void with_constants(int k, int step, int rows, F&& f) {
   const auto choose = [&](auto jump) LANAS_LAMBDA {
-    constexpr std::integral_constant<int, 0> any;
-    if (rows == 1) return f(any, jump, std::integral_constant<int, 1>());
-    constexpr std::integral_constant<int, 4> four;
+    constexpr Count<0> any;
+    if (rows == 1) return f(any, jump, Count<1>());
+    constexpr Count<4> four;
     if constexpr (W > 4)
       if (rows == kTileRows) {
-        constexpr std::integral_constant<int, kTileRows> eight;
-        if (k == 2) return f(std::integral_constant<int, 2>(), jump, eight);
-        if (k == 3) return f(std::integral_constant<int, 3>(), jump, eight);
-        return f(std::integral_constant<int, 5>(), jump, eight);
+        constexpr Count<kTileRows> eight;
+        if (k == 2) return f(Count<2>(), jump, eight);
+        if (k == 3) return f(Count<3>(), jump, eight);
+        return f(Count<5>(), jump, eight);
       }
     if constexpr (W > 4) {
-      if (k == 2) return f(std::integral_constant<int, 2>(), jump, four);
-      if (k == 3) return f(std::integral_constant<int, 3>(), jump, four);
-      if (k == 5) return f(std::integral_constant<int, 5>(), jump, four);
+      if (k == 2) return f(Count<2>(), jump, four);
+      if (k == 3) return f(Count<3>(), jump, four);
+      if (k == 5) return f(Count<5>(), jump, four);
     }
     f(any, jump, four);
   };
   if (step == 1)
-    choose(std::integral_constant<int, 1>());
+    choose(Count<1>());
   else
-    choose(std::integral_constant<int, 2>());
+    choose(Count<2>());
 }
 
 }  // namespace lanas::cpu

@@ -13,6 +13,9 @@
 
 namespace lanas::cpu {
 
+template <int N>
+using Count = std::integral_constant<int, N>;
+
 // Rows that loops take at a time, at most.
 constexpr int kTileRows = 8;
 

@@ -15,12 +15,22 @@ TEST_P(SeparableConvsIsa, UnitsOfOneInputMatchDouble) {
   };
   const std::vector<Kernel> darts = {{3, 1}, {5, 1}, {3, 2}, {5, 2}}, even = {{5, 2}, {3, 2}},
                             odd = {{3, 3}, {3, 2}};
+  std::vector<Case> cases = {{3, 8, 16, 16, 0, 1, 1},
+                             {2, 9, 4, 4, 0, 1, 1, Norm::none, 1, 8},
+                             {3, 8, 8, 8, 0, 2, 1, Norm::none, 1, 3},
+                             {2, 9, 36, 12, 0, 2, 1},
+                             {2, 7, 4, 4, 0, 2, 1},
+                             {5, 1, 4, 4, 0, 2, 1},
+                             {2, 29, 4, 4, 0, 1, 1},
+                             {2, 15, 4, 8, 0, 2, 1, Norm::none, 1},
+                             {2, 12, 8, 8, 0, 2, 1},
+                             {2, 9, 16, 16, 0, 2, 1, Norm::none, 1},
+                             {2, 6, 20, 8, 0, 2, 1}};
+  for (int stride : {1, 2})  // tiles of rows that lie within the image, at its edges, at both at once
+    for (int size : {3, 4, 5, 6, 7, 10, 13, 16, 24, 32})
+      cases.push_back({2, size, size < 13 ? 16 : 4, size < 13 ? 16 : 4, 0, stride, 1});
   for (const auto& kernels : {darts, even, odd})
-    for (Case c : {Case{3, 8, 16, 16, 0, 1, 1}, Case{2, 9, 4, 4, 0, 1, 1, Norm::none, 1, 8},
-                   Case{3, 8, 8, 8, 0, 2, 1, Norm::none, 1, 3}, Case{2, 9, 36, 12, 0, 2, 1},
-                   Case{2, 7, 4, 4, 0, 2, 1}, Case{5, 1, 4, 4, 0, 2, 1}, Case{2, 29, 4, 4, 0, 1, 1},
-                   Case{2, 15, 4, 8, 0, 2, 1, Norm::none, 1}, Case{2, 12, 8, 8, 0, 2, 1},
-                   Case{2, 9, 16, 16, 0, 2, 1, Norm::none, 1}, Case{2, 6, 20, 8, 0, 2, 1}}) {
+    for (Case c : cases) {
       SCOPED_TRACE(join(c, " units ", kernels.size(), " first dilation ", kernels[0].dilation));
       std::vector<Unit<float>> f;
       std::vector<Unit<double>> d;
