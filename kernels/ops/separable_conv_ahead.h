@@ -12,17 +12,17 @@ namespace lanas::cpu {
 
 class Ahead {
  public:
-  // Image n of t, if there is one; with `step`, every step-th row and column from `first` on. What goes
-  // beyond kRuns is left out.
-  void add(const Tensor& t, int n, int step = 1, int first = 0) {
+  // Rows [begin, end) of image n of t, if there is one. What goes beyond kRuns is left out.
+  void add(const Tensor& t, int n, int begin, int end) {
     if (!t || n >= t.n) return;
-    const int pixel = step * t.stride;
-    const bool whole = pixel <= 2 * kLine || pixel == t.c;  // few lines between the pixels, or none
-    const int rows = step == 1 ? t.h : 1, columns = (t.w - first + step - 1) / step;
-    for (int row = first; row < t.h; row += step == 1 ? t.h : step) {
-      if (whole) push(t.at(n, row, 0), kLine, (rows * t.w * t.stride + kLine - 1) / kLine);
-      for (int c = 0; !whole && c < t.c; c += kLine) push(t.at(n, row, first) + c, pixel, rows * columns);
-    }
+    push_pixels(t, t.at(n, begin, 0), t.stride, (end - begin) * t.w);
+  }
+  // Of image n every step-th row and column from `first` on.
+  void add_every(const Tensor& t, int n, int step, int first) {
+    if (step == 1) return add(t, n, 0, t.h);
+    if (!t || n >= t.n) return;
+    for (int row = first; row < t.h; row += step)
+      push_pixels(t, t.at(n, row, first), step * t.stride, (t.w - first + step - 1) / step);
   }
   // Memory whose lines a loop asks for itself, one each turn: a call between its turns takes registers.
   void stretch(const float* from, int64_t floats) { line_ = from, lines_ = (floats + kLine - 1) / kLine; }
@@ -82,6 +82,12 @@ class Ahead {
       at = line, left -= lines;
     }
   };
+  // Pixels `step` floats apart.
+  void push_pixels(const Tensor& t, const float* at, int step, int pixels) {
+    if (step <= 2 * kLine || step == t.c)  // few lines between the pixels, or none
+      return push(at, kLine, (pixels * step + kLine - 1) / kLine);
+    for (int c = 0; c < t.c; c += kLine) push(at + c, step, pixels);
+  }
   void push(const float* at, int step, int count) {
     if (end_ == kRuns) return;
     runs_[end_++] = {at, step, count};

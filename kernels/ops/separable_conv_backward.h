@@ -34,6 +34,7 @@ struct Backward {
   } rows[2], columns[2];
   int dd_column[kMaxKernel];  // floats from there to what tap kx reads
   int64_t work = 0;           // of an image, by which lines are asked for ahead
+  int strip;                  // rows of an image after which the next ones are asked for
 
   Backward(const SeparableConv<float>& op, Shape x_shape, int unit_index, const Common& common,
            Carver& carver)

@@ -166,8 +166,8 @@ template <int W>
 LANAS_INLINE void forward_image(const Forward& f, const ForwardBuffers& t, Tensor x, int n,
                                 const Forward* next, const Forward& first, Ahead& lines) {
   const Plan& plan = f.plan;
-  if (!next) lines.add(x, n + 1, plan.spread(), plan.op.offset);
-  lines.add(next ? next->y : first.y, next ? n : n + 1);
+  if (!next) lines.add_every(x, n + 1, plan.spread(), plan.op.offset);
+  lines.add(next ? next->y : first.y, next ? n : n + 1, 0, plan.y.h);
   lines.pace((plan.op.has_depthwise() ? plan.stencil_work(plan.k) : plan.y.h * plan.x_copy_work) +
              plan.product_work());
   forward_rows<W, Then::sums>(f, t, t.padded, x, {f.y, n}, n, 0, plan.y.h, &lines);

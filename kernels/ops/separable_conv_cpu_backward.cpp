@@ -212,22 +212,40 @@ int64_t work_of_image(const Backward& b) {
   return work;
 }
 
-// What comes after image n of a unit: dy of the next unit, or that of the first, x and dx of the next image.
-// fill: dx is written whole.
-template <int W>
-LANAS_INLINE void ask_ahead(const Backwards& all, const Backward& b, int n, bool fill, Ahead& ahead) {
+// What a 1x1 convolution asks for ahead waits in L2 while as much is read and written: an image of so many
+// bytes, or else rows of it.
+constexpr int64_t kImageBytes = 350 << 10, kStripBytes = 200 << 10;
+
+int strip_rows(const Backward& b) {
   const Plan& plan = b.plan;
-  const bool last = b.unit + 1 == plan.common.units;
-  const GradientView<float>& dy = last ? all.units[0].dy : (&b + 1)->dy;
-  const int next = last ? n + 1 : n;
-  ahead.add(dy.g, next);
-  if (dy.factors) ahead.add(dy.v, next);
-  if (last) {
+  const int64_t row = int64_t{4} * plan.y.w * (2 * plan.x.c + (b.dy.factors ? 2 : 1) * plan.y.c);
+  if (plan.op.has_depthwise() || plan.op.stride > 1 || row * plan.y.h <= kImageBytes) return plan.y.h;
+  return int(std::clamp<int64_t>(kStripBytes / row / 4 * 4, 4, plan.y.h));
+}
+
+// What comes after the rows up to `end` of image n of a unit: the next rows, or dy of the next unit, or that
+// of the first, x and dx of the next image. fill: dx is written whole.
+template <int W>
+LANAS_INLINE void ask_ahead(const Backwards& all, const Backward& b, int n, int end, bool fill,
+                            Ahead& ahead) {
+  const Plan& plan = b.plan;
+  const bool whole = end == plan.y.h, last = b.unit + 1 == plan.common.units;
+  const GradientView<float>& dy = !whole ? b.dy : last ? all.units[0].dy : (&b + 1)->dy;
+  const int next = whole && last ? n + 1 : n;
+  const int from = whole ? 0 : end, to = std::min(from + b.strip, plan.y.h);
+  ahead.add(dy.g, next, from, to);
+  if (dy.factors) ahead.add(dy.v, next, from, to);
+  if (!whole || last) {
     const Tensor out = plan.op.norm ? b.dz : b.gradient.dx;
-    ahead.add(b.x, next, plan.spread(), plan.op.offset);
-    ahead.add(out, next, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);
+    const auto add = [&](const Tensor& t, int step, int first) LANAS_LAMBDA {
+      if (b.strip < plan.y.h)
+        ahead.add(t, next, from, to);
+      else
+        ahead.add_every(t, next, step, first);
+    };
+    add(b.x, plan.spread(), plan.op.offset);
+    add(out, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);
   }
-  ahead.pace(b.work);
 }
 
 // The gradients of one unit that image n gives.
@@ -245,12 +263,16 @@ LANAS_INLINE void backward_image(const Backwards& all, const Backward& b, const 
       std::fill_n(out.at(n, 0, 0) + ptrdiff_t(p) * out.stride, plan.x.c, 0.0f);
   if (depthwise && first) pack_rows<W>(t.padded, plan, b.x, n, 0, plan.y.h, b.norm);
   if (several && first && !b.writes_sum()) std::fill_n(t.dz_sum, b.sum_size(), 0.0f);
-  ask_ahead<W>(all, b, n, fill, ahead);
-  for_tiles(0, plan.y.h, plan.step, plan.tile,
-            [&](int o, int rows) LANAS_LAMBDA { backward_tile<W>(b, t, n, o, rows, &ahead); });
-  for (int y = 0; b.want_dz && depthwise && y < b.lattice.phases; ++y)
-    for (int x = 0; x < b.lattice.phases; ++x) input_gradient<W>(b, t, n, y, x, &ahead);
-  ahead.rest();
+  for (int begin = 0, end; begin < plan.y.h; begin = end) {
+    end = std::min(begin + b.strip, plan.y.h);
+    ask_ahead<W>(all, b, n, end, fill, ahead);
+    ahead.pace(b.work * (end - begin) / plan.y.h);
+    for_tiles(begin, end, plan.step, plan.tile,
+              [&](int o, int rows) LANAS_LAMBDA { backward_tile<W>(b, t, n, o, rows, &ahead); });
+    for (int y = 0; b.want_dz && depthwise && y < b.lattice.phases; ++y)
+      for (int x = 0; x < b.lattice.phases; ++x) input_gradient<W>(b, t, n, y, x, &ahead);
+    ahead.rest();
+  }
   if (b.want_dz && depthwise && several && last) finish_sum<W>(b, t, n);
 }
 
@@ -348,7 +370,7 @@ void run(Backwards& b, bool norm) {
 }
 
 void fill_tables(Backward& b) {
-  b.work = work_of_image(b);
+  b.work = work_of_image(b), b.strip = strip_rows(b);
   b.norm.fill(b.plan, true), b.xhat.fill(b.plan, false);
   std::fill_n(b.zeros, b.plan.cin_pad, 0.0f);
   if (b.plan.op.has_depthwise()) {
