@@ -15,14 +15,17 @@ namespace lanas::bench {
 struct OpCost {
   double flops = 0, read = 0, written = 0;  // bytes
   double bytes() const { return read + written; }
+  void add(const OpCost& other, double times = 1) {
+    flops += times * other.flops, read += times * other.read, written += times * other.written;
+  }
 };
 
 // wanted: whose gradients the backward pass writes; null: none.
 OpCost op_cost(const Tape& tape, const Plan& plan, int step, const ParameterStore* wanted);
 
 // "1x32x32x36>1x16x16x72 k3": first input, first output where it differs, sides of its spatial
-// kernels, equal ones as "k3 x4". Ops of one name and shape do the same work, but for dilations, which stand
-// in no shape.
+// kernels, equal ones as "k3 x4". Ops of one name and shape may differ in what stands in no shape: dilations,
+// the number of states that a sum or shuffle reads, whether a gradient comes in factors.
 std::string op_shape(const Tape& tape, const Op& op);
 
 }  // namespace lanas::bench

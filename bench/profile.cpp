@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "bench/ceilings.h"
 #include "kernels/core/event.h"
@@ -83,13 +84,18 @@ std::vector<Row> group(const Work& work) {
   std::vector<Row> rows;
   for (const Item& item : work.items) {
     const auto [at, added] = index.emplace(item.name + "|" + item.pass + "|" + item.shape, rows.size());
-    if (added) rows.push_back({item.name, item.pass, item.shape, 0, 0, item.cost, {}, {}, {}});
+    if (added) rows.push_back({item.name, item.pass, item.shape, 0, 0, {}, {}, {}, {}});
     Row& row = rows[at->second];
+    row.cost.add(item.cost);
     ++row.count;
     row.total_ms += work.mean_calm(item.in_place_ms);
     row.in_place_ms.insert(row.in_place_ms.end(), item.in_place_ms.begin(), item.in_place_ms.end());
     row.hot_ms.insert(row.hot_ms.end(), item.hot_ms.begin(), item.hot_ms.end());
     row.cold_ms.insert(row.cold_ms.end(), item.cold_ms.begin(), item.cold_ms.end());
+  }
+  for (Row& row : rows) {
+    const OpCost sum = std::exchange(row.cost, {});
+    row.cost.add(sum, 1.0 / row.count);
   }
   std::stable_sort(rows.begin(), rows.end(),
                    [](const Row& a, const Row& b) { return a.total_ms > b.total_ms; });

@@ -45,7 +45,7 @@ struct Row {
   std::string name, pass, shape;
   int count = 0;
   double total_ms = 0;  // sum of the ops' means
-  OpCost cost;          // of one op
+  OpCost cost;          // mean of the ops
   std::vector<double> in_place_ms, hot_ms, cold_ms;
 };
 

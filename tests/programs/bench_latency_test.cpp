@@ -164,8 +164,15 @@ TEST_F(BenchLatency, ExplainsTheTime) {
     double sum = 0, flops = 0, weighted = 0, least = 1e9;
     std::vector<std::pair<double, double>> shares;  // of FLOPs
     bool convolution = false;
-    int updates = 0;
+    int updates = 0, shuffles = 0;
     for (const Json& row : json["rows"]) {
+      // The nodes of a cell read 2 to 5 states of 4 channels, of which an edge takes one and 3 bypass it.
+      if (row["op"] == "channel_shuffle" && row["pass"] == "weight forward" &&
+          row["shape"] == "2x8x8x1>2x8x8x4") {
+        EXPECT_EQ(row["count"], 4);
+        EXPECT_EQ(row["bytes"], 4 * (2 * 8 * 8 * (1 + 4 + 3.5 * 3) + 3.5)) << "the mean of the four";
+        ++shuffles;
+      }
       updates += row["pass"].get<std::string>().ends_with("update") && row["bytes"] > 0 && row["gb_s"] > 0;
       sum += row["total_ms"].get<double>();
       EXPECT_GT(row["each_ms"], 0) << row;
@@ -189,6 +196,7 @@ TEST_F(BenchLatency, ExplainsTheTime) {
     }
     EXPECT_TRUE(convolution);
     EXPECT_EQ(updates, training ? 2 : 0) << "adam, and clip and sgd";
+    EXPECT_EQ(shuffles, training ? 1 : 0);
     EXPECT_NEAR(sum, json["sum_ms"], 1e-9 * sum);
     EXPECT_NEAR(json["end_to_end_ms"].get<double>() - sum, json["unexplained_ms"], 1e-9 * sum);
     EXPECT_GT(json["copy_gb_s"], 0);
