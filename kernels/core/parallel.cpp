@@ -3,10 +3,26 @@
 #include <cstdlib>
 #include <string_view>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include "kernels/core/check.h"
 
 namespace lanas {
 namespace {
+
+// The family that an x86 processor of AMD says it is of; else 0.
+unsigned amd_family() {
+#if defined(__x86_64__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kAuthentic = 0x68747541;  // the first four letters of the maker's name
+  if (!__get_cpuid(0, &a, &b, &c, &d) || b != kAuthentic || !__get_cpuid(1, &a, &b, &c, &d)) return 0;
+  return (a >> 8 & 0xf) + (a >> 20 & 0xff);
+#else
+  return 0;
+#endif
+}
 
 CpuIsa widest() {
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -34,6 +50,8 @@ CpuIsa& current() {
 }
 
 }  // namespace
+
+const bool kPrefetchIntoL1 = amd_family() == 26;
 
 CpuIsa cpu_isa() { return current(); }
 

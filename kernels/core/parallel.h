@@ -19,6 +19,10 @@ CpuIsa cpu_isa();
 const char* cpu_isa_name(CpuIsa isa);
 void set_cpu_isa(CpuIsa isa);  // for tests and benchmarks; CHECKs that the processor has it
 
+// Whether memory that is needed soon is asked for into the first cache or into the second alone. AMD's family
+// 26 (Zen 5) drops many of those for the second; Intel's (Emerald Rapids) is faster with them.
+extern const bool kPrefetchIntoL1;
+
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define LANAS_TARGET_AVX512 \
   __attribute__((target("arch=x86-64-v4,prefer-vector-width=512"), flatten, noinline))
@@ -28,6 +32,15 @@ void set_cpu_isa(CpuIsa isa);  // for tests and benchmarks; CHECKs that the proc
 #define LANAS_TARGET_AVX2 __attribute__((noinline))
 #endif
 #define LANAS_INLINE inline __attribute__((always_inline))
+
+// The line at p, before it is read or, kWrite, written.
+template <bool kWrite = false>
+LANAS_INLINE void prefetch(const void* p) {
+  if (kPrefetchIntoL1)
+    __builtin_prefetch(p, kWrite ? 1 : 0, 3);
+  else
+    __builtin_prefetch(p, kWrite ? 1 : 0, 2);
+}
 
 namespace detail {
 template <class Body>

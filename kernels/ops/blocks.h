@@ -146,10 +146,10 @@ LANAS_INLINE void prefetch_pixels(const View<T>& x, int64_t p, int64_t count) {
   const int64_t bytes = apart ? int64_t{x.c} * int64_t{sizeof(T)} : count * step;
   const char* from = reinterpret_cast<const char*>(x.pixel(p));
   for (int64_t r = 0; r < runs; ++r, from += step)
-    for (int64_t i = 0; i < bytes; i += kLine) __builtin_prefetch(from + i, kWrite ? 1 : 0, 2);
+    for (int64_t i = 0; i < bytes; i += kLine) prefetch<kWrite>(from + i);
 }
 
-// Asks for the block after [p, p + count) into the L2 cache: where many tensors take turns block by block, or
+// Asks for the block after [p, p + count): where many tensors take turns block by block, or
 // several places of a block are read at once, the hardware's own prefetch does not follow.
 template <class T>
 LANAS_INLINE void prefetch_next(const View<T>& x, int64_t p, int count) {

@@ -37,11 +37,11 @@ constexpr int kTogether = 4;  // pixels: what they have in common is read once
 
 // Of a slice of channels some pixels ahead of p, which is at channel m, another line with each quad: the
 // processor foresees too little of them, and many lines at once make it wait.
-template <int Write>
+template <bool Write>
 LANAS_INLINE void ask_ahead(const Tensor& t, const float* p, int m) {
   constexpr int kPixels = 24, kLine = 16;
   if (t.packed() || m / 4 * kLine >= t.c) return;
-  __builtin_prefetch(p + kPixels * t.stride + m / 4 * kLine - m, Write, 2);
+  prefetch<Write>(p + kPixels * t.stride + m / 4 * kLine - m);
 }
 
 // P pixels from p on. weights null: the rest is x[0].
@@ -57,7 +57,7 @@ LANAS_INLINE void shuffle_pixels(const Tensor& y, const Tensor& first, std::span
       const float weight = weights ? weights[k] : 1.0f, *from = x[k].pixel(p) + m;
 #pragma GCC unroll 4
       for (int r = 0; r < P; ++r, from += x[k].stride) {
-        ask_ahead<0>(x[k], from, m);
+        ask_ahead<false>(x[k], from, m);
 #pragma GCC unroll 4
         for (int g = 1; g < G; ++g) of[r][g] += weight * load(from + (g - 1) * members);
       }
@@ -65,7 +65,7 @@ LANAS_INLINE void shuffle_pixels(const Tensor& y, const Tensor& first, std::span
 #pragma GCC unroll 4
     for (int r = 0; r < P; ++r) {
       float* to = y.pixel(p + r) + m * G;
-      ask_ahead<1>(y, y.pixel(p + r) + m, m);
+      ask_ahead<true>(y, y.pixel(p + r) + m, m);
       if constexpr (G == 4) {
         const Quads whole = transpose(of[r][0], of[r][1], of[r][2], of[r][3]);
         for (int i = 0; i < 4; ++i) store(to + 4 * i, whole.of[i]);
@@ -107,7 +107,7 @@ LANAS_INLINE void unshuffle_pixels(const ShuffleGradient<float>& gradient, const
 #pragma GCC unroll 4
     for (int r = 0; r < P; ++r) {
       const float* from = dy.pixel(p + r) + m * G;
-      ask_ahead<0>(dy, dy.pixel(p + r) + m, m);
+      ask_ahead<false>(dy, dy.pixel(p + r) + m, m);
       const Quad a = load(from), b = load(from + 4);
       Quads whole;
       if constexpr (G == 4)
@@ -124,14 +124,14 @@ LANAS_INLINE void unshuffle_pixels(const ShuffleGradient<float>& gradient, const
         Quad dot = dots[k];
 #pragma GCC unroll 4
         for (int r = 0; r < P; ++r, x += rest.x[k].stride) {
-          ask_ahead<0>(rest.x[k], x, m);
+          ask_ahead<false>(rest.x[k], x, m);
 #pragma GCC unroll 4
           for (int g = 1; g < G; ++g) dot += of[r][g] * load(x + (g - 1) * members);
         }
         dots[k] = dot;
       }
       const Tensor& dx = gradient.x[k];
-      for (int r = 0; dx && r < P; ++r) ask_ahead<1>(dx, dx.pixel(p + r) + m, m);
+      for (int r = 0; dx && r < P; ++r) ask_ahead<true>(dx, dx.pixel(p + r) + m, m);
       write_groups<P, G - 1>(dx ? dx.pixel(p) + m : nullptr, dx.stride, members, of, 1,
                              rest.weights ? rest.weights[k] : 1.0f, gradient.beta[k]);
     }

@@ -78,7 +78,7 @@ class Ahead {
     int left;
     LANAS_INLINE void ask(int lines) {
       const float* line = at;
-      for (int i = 0; i < lines; ++i, line += step) __builtin_prefetch(line, 0, 2);
+      for (int i = 0; i < lines; ++i, line += step) prefetch(line);
       at = line, left -= lines;
     }
   };
