@@ -133,6 +133,8 @@ std::vector<Case> float_cases() {
   cases.push_back({1, 11, 160, 8, 0, 1, 1, Norm::none, 1});
   cases.push_back({1, 5, 704, 4, 0, 1, 1});
   cases.push_back({1, 3, 1028, 36, 0, 1, 1});  // the last columns: more steps than their table holds
+  cases.push_back({2, 30, 64, 16, 0, 1, 1});   // 1x1: images that backward asks for rows by rows
+  cases.push_back({1, 30, 64, 16, 0, 1, 1, Norm::affine, 1});
   cases.push_back({2, 9, 8, 8, 7, 1, 1, Norm::plain});
   cases.push_back({2, 13, 4, 4, 9, 1, 1});
   cases.push_back({2, 9, 4, 4, 3, 2, 3});

@@ -6,6 +6,8 @@
 #include <regex>
 #include <vector>
 
+#include "kernels/core/parallel.h"
+
 namespace lanas {
 namespace {
 
@@ -18,6 +20,11 @@ TEST(Machine, IsDescribed) {
   EXPECT_GE(machine.cores, 1);
   EXPECT_TRUE(machine.isa == "base" || machine.isa == "avx2" || machine.isa == "avx512");
   EXPECT_TRUE(machine.system.starts_with("Linux ")) << machine.system;
+}
+
+TEST(Machine, Zen5IsAskedForTheFirstCache) {
+  const std::string cpu = describe_machine().cpu;
+  EXPECT_EQ(kPrefetchIntoL1, cpu.starts_with("AMD ") && cpu.find("(family 26 ") != std::string::npos) << cpu;
 }
 
 TEST(Machine, PeakMemoryGrowsWithUse) {
