@@ -15,9 +15,11 @@ namespace lanas::bench {
 struct OpCost {
   double flops = 0, read = 0, written = 0;  // bytes
   double bytes() const { return read + written; }
-  void add(const OpCost& other, double times = 1) {
-    flops += times * other.flops, read += times * other.read, written += times * other.written;
+  OpCost& operator+=(const OpCost& other) {
+    flops += other.flops, read += other.read, written += other.written;
+    return *this;
   }
+  OpCost operator/(double n) const { return {flops / n, read / n, written / n}; }
 };
 
 // wanted: whose gradients the backward pass writes; null: none.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <map>
-#include <utility>
 
 #include "bench/ceilings.h"
 #include "kernels/core/event.h"
@@ -86,17 +85,14 @@ std::vector<Row> group(const Work& work) {
     const auto [at, added] = index.emplace(item.name + "|" + item.pass + "|" + item.shape, rows.size());
     if (added) rows.push_back({item.name, item.pass, item.shape, 0, 0, {}, {}, {}, {}});
     Row& row = rows[at->second];
-    row.cost.add(item.cost);
+    row.cost += item.cost;
     ++row.count;
     row.total_ms += work.mean_calm(item.in_place_ms);
     row.in_place_ms.insert(row.in_place_ms.end(), item.in_place_ms.begin(), item.in_place_ms.end());
     row.hot_ms.insert(row.hot_ms.end(), item.hot_ms.begin(), item.hot_ms.end());
     row.cold_ms.insert(row.cold_ms.end(), item.cold_ms.begin(), item.cold_ms.end());
   }
-  for (Row& row : rows) {
-    const OpCost sum = std::exchange(row.cost, {});
-    row.cost.add(sum, 1.0 / row.count);
-  }
+  for (Row& row : rows) row.cost = row.cost / row.count;
   std::stable_sort(rows.begin(), rows.end(),
                    [](const Row& a, const Row& b) { return a.total_ms > b.total_ms; });
   return rows;

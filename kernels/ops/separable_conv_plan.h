@@ -109,7 +109,7 @@ struct Plan {
     y_copy_work = flat ? 0 : kCopyWork * y.w * y.c / lanes;
   }
 
-  // What is computed for every image and tile divides by the stride, 1 or 2, in no other way than these.
+  // Remainder and quotient by the stride, which is 1 or 2, cheap enough for every row of an image.
   int parity_of(int i) const { return i & (op.stride - 1); }
   int divide(int i) const { return i >> (op.stride - 1); }
   // Floats from a padded row's start to its column i.

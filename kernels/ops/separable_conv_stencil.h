@@ -2,8 +2,8 @@
 // Channel of float i of a row is i % c, so weights come as [period][k*k][W], lane l of phase f holding
 // channel (f*W + l) % c with period = c / gcd(c, W): every channel count shares one loop, whose weights stay
 // in registers. A tile is ROWS output rows, spaced so that they share input rows: with input row i = Step*t +
-// ky (in steps of `row_step` floats) each load feeds up to K multiply-adds. Input rows that are zeros around the
-// image are left out. K = 0: kernel size at run time.
+// ky (in steps of `row_step` floats) each load feeds up to K multiply-adds. Input rows that are zeros around
+// the image are left out. K = 0: kernel size at run time.
 #pragma once
 
 #include "kernels/ops/separable_conv_ahead.h"

@@ -168,13 +168,13 @@ template <int W, int C, class F>
 LANAS_INLINE void for_swapped(Vec<W> v, F&& f) {
   const auto quads = [&](auto first, Vec<W> from) LANAS_LAMBDA {
     constexpr int I = decltype(first)::value;
-    f(std::integral_constant<int, I>(), from);
-    f(std::integral_constant<int, I + 1>(), swap_lanes<W, 1>(from));
-    f(std::integral_constant<int, I + 2>(), swap_lanes<W, 2>(from));
-    f(std::integral_constant<int, I + 3>(), swap_lanes<W, 3>(from));
+    f(Count<I>(), from);
+    f(Count<I + 1>(), swap_lanes<W, 1>(from));
+    f(Count<I + 2>(), swap_lanes<W, 2>(from));
+    f(Count<I + 3>(), swap_lanes<W, 3>(from));
   };
-  quads(std::integral_constant<int, 0>(), v);
-  if constexpr (C == 8) quads(std::integral_constant<int, 4>(), in_register(swap_lanes<W, 4>(v)));
+  quads(Count<0>(), v);
+  if constexpr (C == 8) quads(Count<4>(), in_register(swap_lanes<W, 4>(v)));
 }
 
 }  // namespace lanas::cpu
