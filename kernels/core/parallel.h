@@ -7,6 +7,7 @@
 
 #include <omp.h>
 
+#include <cstddef>
 #include <cstdint>
 
 namespace lanas {
@@ -40,6 +41,14 @@ LANAS_INLINE void prefetch(const void* p) {
     __builtin_prefetch(p, kWrite ? 1 : 0, 3);
   else
     __builtin_prefetch(p, kWrite ? 1 : 0, 2);
+}
+
+// The same for lines `step` floats apart, to be read: the cache is chosen once for all of them.
+LANAS_INLINE void prefetch_lines(const float* line, ptrdiff_t step, int lines) {
+  if (kPrefetchIntoL1)
+    for (; lines > 0; --lines, line += step) __builtin_prefetch(line, 0, 3);
+  else
+    for (; lines > 0; --lines, line += step) __builtin_prefetch(line, 0, 2);
 }
 
 namespace detail {

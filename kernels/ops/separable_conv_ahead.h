@@ -77,9 +77,8 @@ class Ahead {
     ptrdiff_t step;
     int left;
     LANAS_INLINE void ask(int lines) {
-      const float* line = at;
-      for (int i = 0; i < lines; ++i, line += step) prefetch(line);
-      at = line, left -= lines;
+      prefetch_lines(at, step, lines);
+      at += step * lines, left -= lines;
     }
   };
   // Pixels `step` floats apart.

@@ -18,12 +18,10 @@ LANAS_INLINE void flat_rows(const Backward& b, const Backward::Thread& t, const 
   const int c = plan.x.c, width = plan.y.w;
   const bool whole = width * c % W == 0;
   const bool parts = b.dy.factors && whole && b.dy.g.packed() && b.dy.v.packed();
-  Rows out = dd, g{{}, dd.count, c}, v = g;
-  for (int r = 0; r < dd.count; ++r) {
-    if (!whole) out.row[r] = t.rows + ptrdiff_t(r) * round_up(width * c, W);
-    if (parts) g.row[r] = b.dy.g.at(n, o + r * plan.step, 0), v.row[r] = b.dy.v.at(n, o + r * plan.step, 0);
-  }
-  if (!parts) g = dy_rows<W>(b, t, n, o, dd.count, nullptr);
+  const Rows out = whole ? dd : Rows{t.rows, round_up(width * c, W), dd.count, c};
+  const Rows g =
+      parts ? rows_of(b.dy.g, n, o, plan.step, dd.count) : dy_rows<W>(b, t, n, o, dd.count, nullptr);
+  const Rows v = parts ? rows_of(b.dy.v, n, o, plan.step, dd.count) : Rows{};
   const float* const* factors = parts ? b.dy_factors : nullptr;
   float* dp = b.want_dp ? t.dp : nullptr;
   ahead->some((1 + b.want_dp) * dd.count * plan.row_work);
@@ -31,7 +29,7 @@ LANAS_INLINE void flat_rows(const Backward& b, const Backward::Thread& t, const 
     if (c == 4) flat_backward<W, 4>(dp, out, d, g, v, factors, plan.d_vectors, b.pointwise);
   if constexpr (W > 8)
     if (c == 8) flat_backward<W, 8>(dp, out, d, g, v, factors, plan.d_vectors, b.pointwise);
-  for (int r = 0; r < dd.count && !whole; ++r) copy_pixels<W>(dd.row[r], c, out.row[r], c, width, c);
+  for (int r = 0; r < dd.count && !whole; ++r) copy_pixels<W>(dd.row(r), c, out.row(r), c, width, c);
 }
 
 // dd = dy p into rows of x.c channels a pixel, which have vectors of their own.
@@ -41,15 +39,11 @@ LANAS_INLINE void input_rows(const Backward& b, const Backward::Thread& t, const
   const Plan& plan = b.plan;
   const int c = plan.x.c, width = plan.y.w;
   const bool direct = c == plan.cin_pad;
-  Rows out = dd;
-  if (!direct) {
-    out.stride = plan.cin_pad;
-    for (int r = 0; r < dd.count; ++r) out.row[r] = t.rows + ptrdiff_t(r) * round_up(width * out.stride, W);
-  }
+  const Rows out = direct ? dd : Rows{t.rows, round_up(width * plan.cin_pad, W), dd.count, plan.cin_pad};
   product<W, Then::nothing>(out, dy, width, plan.y.c, b.pointwise, plan.cin_pad, b.zeros, nullptr, nullptr,
                             {}, ahead);
   if (!direct)
-    for (int r = 0; r < dd.count; ++r) copy_pixels<W>(dd.row[r], c, out.row[r], out.stride, width, c);
+    for (int r = 0; r < dd.count; ++r) copy_pixels<W>(dd.row(r), c, out.row(r), out.stride, width, c);
 }
 
 // Without depthwise part and norm: dx of the pixels that output rows o, o + 1, ... read, from dy p. d: these
@@ -58,17 +52,12 @@ template <int W>
 LANAS_INLINE void masked_input_rows(const Backward& b, const Rows& d, const Rows& dy, int n, int o,
                                     Ahead* ahead) {
   const Plan& plan = b.plan;
-  const Tensor& dx = b.gradient.dx;
   const int stride = plan.op.stride, offset = plan.op.offset;
-  Rows out{{}, dy.count, stride * dx.stride}, mask = d;
-  if (!b.want_dp) mask.stride = stride * b.x.stride;
-  for (int r = 0; r < dy.count; ++r) {
-    const int y = (o + r) * stride + offset;
-    out.row[r] = dx.at(n, y, offset);
-    if (!b.want_dp) mask.row[r] = b.x.at(n, y, offset);
-  }
-  masked_product<W>(out, mask, dy, plan.y.w, plan.y.c, b.pointwise, plan.cin_pad, b.zeros,
-                    b.gradient.beta_dx != 0, ahead);
+  const auto read = [&](const Tensor& t) LANAS_LAMBDA {
+    return rows_of(t, n, o * stride + offset, stride, dy.count, offset, stride);
+  };
+  masked_product<W>(read(b.gradient.dx), b.want_dp ? d : read(b.x), dy, plan.y.w, plan.y.c, b.pointwise,
+                    plan.cin_pad, b.zeros, b.gradient.beta_dx != 0, ahead);
 }
 
 // dy goes from its parts to the products by so many rows of a tile at a time, more where they have fewer
@@ -84,13 +73,10 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
   const bool depthwise = plan.op.has_depthwise();
   const int c = plan.x.c, stride = plan.op.stride;
   const float* in = t.padded + ptrdiff_t(o * stride + plan.inset) * plan.pitch;
-  Rows d{{}, rows, c}, dd{{}, rows, c};
-  for (int r = 0; r < kTileRows; ++r) {
-    d.row[r] = t.d + r * plan.d_pitch;
-    dd.row[r] = t.dd + r * plan.d_pitch;
-    if (depthwise && r < rows)
-      dd.row[r] = t.wide + (o + r * plan.step + b.lattice.margin) * b.wide_pitch + b.lattice.margin * c;
-  }
+  const Rows d{t.d, plan.d_pitch, rows, c};
+  const Rows dd = depthwise ? Rows{t.wide + (o + b.lattice.margin) * b.wide_pitch + b.lattice.margin * c,
+                                   plan.step * ptrdiff_t(b.wide_pitch), rows, c}
+                            : Rows{t.dd, plan.d_pitch, rows, c};
   const StencilShape shape = plan.stencil_shape(o);
   if (depthwise && b.want_dp)
     with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
@@ -100,7 +86,7 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
   if (b.gathers_x())
     for (int r = 0; r < rows; ++r) {
       ahead->some(plan.x_copy_work);
-      gather_row<W>(d.row[r], plan, b.x, n, o + r, b.norm);
+      gather_row<W>(d.row(r), plan, b.x, n, o + r, b.norm);
     }
   if (plan.flat) {
     flat_rows<W>(b, t, dd, d, n, o, ahead);
@@ -109,25 +95,24 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
     const int most =
         b.want_dp && c > kPartChannels ? rows : std::max(kPartRows, kPartPixels * kPartChannels / floats);
     for (int r = 0; r < rows; r += most) {
-      Rows d_part{{}, std::min(most, rows - r), c}, dd_part = d_part;
-      for (int i = 0; i < d_part.count; ++i) d_part.row[i] = d.row[r + i], dd_part.row[i] = dd.row[r + i];
-      const Rows dy = dy_rows<W>(b, t, n, o + r * plan.step, d_part.count, ahead);
+      const int count = std::min(most, rows - r);
+      const Rows d_part = d.part(r, count);
+      const Rows dy = dy_rows<W>(b, t, n, o + r * plan.step, count, ahead);
       if (b.want_dp) product_gradient<W>(t.dp, plan.cout_pad, plan.x.c, d_part, dy, plan.y.w, ahead);
       if (writes_dx)
         masked_input_rows<W>(b, d_part, dy, n, o + r, ahead);
       else if (b.want_dw || b.want_dz)
-        input_rows<W>(b, t, dd_part, dy, ahead);
+        input_rows<W>(b, t, dd.part(r, count), dy, ahead);
     }
     if (writes_dx) return;
   }
   if (b.want_dw)
     with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
-      stencil_gradient<W, k, jump, count>(t.dw, {dd.row[0], plan.step * ptrdiff_t(b.wide_pitch)}, in, shape,
-                                          ahead);
+      stencil_gradient<W, k, jump, count>(t.dw, {dd.first, dd.step}, in, shape, ahead);
     });
   if (!b.want_dz || depthwise) return;
-  for (int r = 0; r < rows; ++r)
-    finish_row<W>(b, t, dd.row[r], d.row[r], n, (o + r) * stride + plan.op.offset, plan.op.offset, stride);
+  const int offset = plan.op.offset;
+  finish_rows<W>(b, t, dd, d, n, o * stride + offset, stride, offset, stride);
 }
 
 // dx of one image from the sum of the units' dz.
@@ -149,11 +134,13 @@ LANAS_INLINE void finish_sum(const Backward& b, const Backward::Thread& t, int n
   }
   for (int iy = 0; iy < stride; ++iy)
     for (int ix = 0; ix < stride; ++ix) {
-      float* sum = t.dz_sum + ptrdiff_t((iy * stride + ix) * b.sum_rows) * b.sum_pitch;
-      for (int y = iy; y < plan.x.h && ix < plan.x.w; y += stride, sum += b.sum_pitch) {
-        const float* z = t.padded + ptrdiff_t(y + plan.common.pad) * plan.pitch;
-        finish_row<W>(b, t, sum, z + plan.column_of(ix + plan.common.pad), n, y, ix, stride);
-      }
+      const int count = plan.divide(plan.x.h - iy + stride - 1);
+      const Rows sum{t.dz_sum + ptrdiff_t((iy * stride + ix) * b.sum_rows) * b.sum_pitch, b.sum_pitch, count,
+                     plan.x.c};
+      const Rows z{
+          t.padded + ptrdiff_t(iy + plan.common.pad) * plan.pitch + plan.column_of(ix + plan.common.pad),
+          ptrdiff_t(stride) * plan.pitch, count, plan.x.c};
+      if (ix < plan.x.w) finish_rows<W>(b, t, sum, z, n, iy, stride, ix, stride);
     }
 }
 
@@ -170,7 +157,7 @@ LANAS_INLINE void input_gradient(const Backward& b, const Backward::Thread& t, i
       l.taps,      (width * c + W - 1) / W, plan.period, ptrdiff_t(l.spacing) * b.wide_pitch,
       b.dd_column, rows.begin - l.margin,   l.spacing,   plan.y.h};
   const float* from = t.wide + rows.begin * b.wide_pitch + columns.begin * c;
-  const float* activated = t.padded + plan.column_of(ix + plan.common.pad);
+  float* const activated = t.padded + plan.column_of(ix + plan.common.pad);
   float* sum = t.dz_sum + ptrdiff_t((iy * stride + ix) * b.sum_rows) * b.sum_pitch;
   const bool several = plan.common.units > 1;
   for_tiles(0, rows.count, l.spacing, tile_rows(plan.lanes, l.taps, width * c),
@@ -182,11 +169,11 @@ LANAS_INLINE void input_gradient(const Backward& b, const Backward::Thread& t, i
                 stencil<W, k, jump, tile>(dz, from + o * b.wide_pitch, b.flipped[parity_y][parity_x],
                                           shape.from(o), several && !b.writes_sum(), ahead);
               });
-              for (int r = 0; r < count && !several; ++r) {
-                const int y = iy + (o + r * l.spacing) * stride;
-                finish_row<W>(b, t, dz.first + r * dz.step, activated + (y + plan.common.pad) * plan.pitch, n,
-                              y, ix, stride);
-              }
+              if (several) return;
+              const int y = iy + o * stride;
+              const Rows z{activated + ptrdiff_t(y + plan.common.pad) * plan.pitch,
+                           ptrdiff_t(l.spacing) * stride * plan.pitch, count, c};
+              finish_rows<W>(b, t, {dz.first, dz.step, count, c}, z, n, y, l.spacing * stride, ix, stride);
             });
 }
 

@@ -60,14 +60,6 @@ struct Paths {
   };
 };
 
-// Zeros around what a first unit writes.
-void clear_around(float* padded, const Plan& plan) {
-  const int above = plan.common.pad, below = above + plan.x.h;
-  clear_borders(padded, plan);
-  std::fill_n(padded, above * plan.pitch, 0.0f);
-  std::fill(padded + ptrdiff_t(below) * plan.pitch, padded + plan.padded_size(), 0.0f);
-}
-
 // Rows [begin, end) of image n.
 struct Strip {
   int n, begin, end;
@@ -114,7 +106,7 @@ LANAS_INLINE void inference_thread(const Paths& all, int thread, int threads) {
   for (int k = 0; k < all.together; ++k) clear_borders(padded(k), plan);
   const auto clear_halves = [&](int k, int n) LANAS_LAMBDA {
     for (size_t p = 0; p < all.first.size(); ++p)
-      if (all.second[p]) clear_around(half(k, n, p), all.second[p]->plan);
+      if (all.second[p]) clear_borders(half(k, n, p), all.second[p]->plan);
   };
   for (int k = 0; !all.few && k < all.together; ++k) clear_halves(k, 0);
   int64_t i = items * thread / threads;
@@ -123,7 +115,7 @@ LANAS_INLINE void inference_thread(const Paths& all, int thread, int threads) {
     for (int k = 0; k < count; ++k) {
       const Strip s = strip(i + k);
       if (plan.op.has_depthwise())
-        pack_rows<W>(padded(k), plan, all.x, s.n, s.begin, s.end, all.first[0].norm);
+        pack_rows<W>(padded(k), plan, all.x, s.n, s.begin, s.end, all.first[0].norm, strips > 1);
       if (all.few && s.begin == 0) clear_halves(k, s.n);
     }
     for (size_t p = 0; p < all.first.size(); ++p) {

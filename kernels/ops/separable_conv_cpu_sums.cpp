@@ -24,7 +24,7 @@ void weight_gradients(const Backwards& all, const Backward& b) {
     for (int i = 0; i < cin; ++i) {
       double sum = 0;
       const int row = (plan.flat ? i ^ j : i) * plan.cout_pad;
-      for (int l = j; l < (plan.flat ? plan.cout_pad : j + 1); l += cout) sum += dp[row + l];
+      for (int l = plan.flat ? i : j; l < (plan.flat ? plan.cout_pad : j + 1); l += cout) sum += dp[row + l];
       write(g.d_pointwise.pixel(j)[i], sum, g.beta_d_pointwise);
     }
   for (int tap = 0; b.want_dw && tap < taps; ++tap)

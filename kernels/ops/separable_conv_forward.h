@@ -74,12 +74,10 @@ LANAS_INLINE void pointwise_rows(const Forward& f, const ForwardBuffers& t, cons
   const bool whole = !to.apart || width % kRowPixels == 0;
   const bool direct = plan.flat ? !kRelu && !f.added && to.pixel == cout && width * cout % W == 0
                                 : cout == plan.cout_pad && whole;
-  Rows out{{}, d.count, direct ? to.pixel : plan.flat ? cout : plan.cout_pad};
-  for (int r = 0; r < d.count; ++r)
-    out.row[r] = direct ? to.first + (o + r * plan.step) * to.row
-                        : t.out + ptrdiff_t(r) * round_up(width * out.stride, W);
-  Rows added{{}, direct && f.added ? d.count : 0, f.added.stride};
-  for (int r = 0; r < added.count; ++r) added.row[r] = f.added.at(n, o + r * plan.step, 0);
+  const Rows y{to.first + o * to.row, plan.step * to.row, d.count, to.pixel};
+  const int padded = plan.flat ? cout : plan.cout_pad;
+  const Rows out = direct ? y : Rows{t.out, round_up(width * padded, W), d.count, padded};
+  const Rows added = f.added ? rows_of(f.added, n, o, plan.step, d.count) : Rows{};
   float *sum = t.sums, *square = t.sums + plan.cout_pad;
   if (ahead && plan.flat) ahead->some(d.count * plan.row_work);
   if constexpr (W > 4)
@@ -89,26 +87,23 @@ LANAS_INLINE void pointwise_rows(const Forward& f, const ForwardBuffers& t, cons
     if (plan.flat && cout == 8)
       flat_product<W, 8, kSums>(out, d, plan.d_vectors, f.pointwise, f.bias, sum, square);
   const auto multiply = [&](auto then) LANAS_LAMBDA {
-    product<W, then.value>(out, d, width, plan.x.c, f.pointwise, plan.cout_pad, f.bias, sum, square, added,
-                           ahead);
+    product<W, then.value>(out, d, width, plan.x.c, f.pointwise, plan.cout_pad, f.bias, sum, square,
+                           direct ? added : Rows{}, ahead);
   };
   if (!plan.flat && kRelu && !direct)
     multiply(std::integral_constant<Then, Then::nothing>());
   else if (!plan.flat)
     multiply(std::integral_constant<Then, THEN>());
   for (int r = 0; !direct && r < d.count; ++r) {
-    float* const at = to.first + (o + r * plan.step) * to.row;
     if constexpr (kRelu) {
-      if (f.added)
-        copy_pixels<W>(out.row[r], out.stride, f.added.at(n, o + r * plan.step, 0), f.added.stride, width,
-                       cout, 1);
-      activate_flat<W, true, false>(out.row[r], out.row[r], width * out.stride, nullptr, nullptr, 1);
-      copy_pixels<W>(at, to.pixel, out.row[r], out.stride, width, cout);
+      if (f.added) copy_pixels<W>(out.row(r), out.stride, added.row(r), added.stride, width, cout, 1);
+      activate_flat<W, true, false>(out.part(r, 1), out.part(r, 1), width * out.stride, nullptr, nullptr, 1);
+      copy_pixels<W>(y.row(r), y.stride, out.row(r), out.stride, width, cout);
       continue;
     }
     if (f.added && f.added.data != f.y.data)
-      copy_pixels<W>(at, to.pixel, f.added.at(n, o + r * plan.step, 0), f.added.stride, width, cout);
-    copy_pixels<W>(at, to.pixel, out.row[r], out.stride, width, cout, f.added ? 1 : 0);
+      copy_pixels<W>(y.row(r), y.stride, added.row(r), added.stride, width, cout);
+    copy_pixels<W>(y.row(r), y.stride, out.row(r), out.stride, width, cout, f.added ? 1 : 0);
   }
 }
 
@@ -124,8 +119,7 @@ LANAS_INLINE void forward_rows(const Forward& f, const ForwardBuffers& t, const 
   const bool in_place =
       !plan.op.has_depthwise() && !plan.flat && plan.op.stride == 1 && !plan.op.relu && !f.norm.scale;
   for_tiles(begin, end, plan.step, plan.tile, [&](int o, int rows) LANAS_LAMBDA {
-    Rows d{{}, rows, plan.x.c};
-    for (int r = 0; r < kTileRows; ++r) d.row[r] = t.d + r * plan.d_pitch;
+    Rows d{t.d, plan.d_pitch, rows, plan.x.c};
     if (plan.op.has_depthwise()) {
       const StencilShape shape = plan.stencil_shape(o);
       const float* in = padded + ptrdiff_t((o - begin) * plan.op.stride + plan.inset) * plan.pitch;
@@ -133,16 +127,15 @@ LANAS_INLINE void forward_rows(const Forward& f, const ForwardBuffers& t, const 
         stencil<W, k, jump, count>({t.d, plan.d_pitch}, in, f.depthwise, shape, false, throughout);
       });
     } else if (in_place) {
-      d.stride = x.stride;
-      for (int r = 0; r < rows; ++r) d.row[r] = x.at(n, o + r * plan.step, 0);
+      d = rows_of(x, n, o, plan.step, rows);
     } else {
       for (int r = 0; r < rows; ++r) {
         if (throughout) throughout->some(plan.x_copy_work);
-        gather_row<W>(d.row[r], plan, x, n, o + r * plan.step, f.norm);
+        gather_row<W>(d.row(r), plan, x, n, o + r * plan.step, f.norm);
       }
     }
     for (int r = 0; !in_place && tail && r < rows; ++r)
-      std::fill_n(d.row[r] + plan.y.w * plan.x.c, tail, 0.0f);
+      std::fill_n(d.row(r) + plan.y.w * plan.x.c, tail, 0.0f);
     pointwise_rows<W, THEN>(f, t, to, d, n, o, ahead);
   });
 }

@@ -4,9 +4,31 @@
 
 #include <cstring>
 
+#include "kernels/core/tensor.h"
 #include "kernels/ops/separable_conv_vec.h"
 
 namespace lanas::cpu {
+
+// Rows of pixels: row t starts at first + t * step, pixels are `stride` floats apart.
+struct Rows {
+  float* first = nullptr;
+  ptrdiff_t step = 0;
+  int count = 0;
+  int stride = 0;
+  LANAS_INLINE float* row(int t) const { return first + t * step; }
+  // Rows [begin, begin + rows).
+  LANAS_INLINE Rows part(int begin, int rows) const { return {row(begin), step, rows, stride}; }
+};
+
+// Rows y, y + step, ... of an image from pixel x on, of these every `every`-th.
+LANAS_INLINE Rows rows_of(const Tensor& t, int n, int y, int step, int count, int x = 0, int every = 1) {
+  return {t.at(n, y, x), ptrdiff_t(step) * t.w * t.stride, count, every * t.stride};
+}
+
+// Does each row begin where the one before it ends?
+LANAS_INLINE bool one_run(const Rows& rows, int pixels) {
+  return rows.count <= 1 || rows.step == ptrdiff_t(pixels) * rows.stride;
+}
 
 template <int W, int... L>
 LANAS_INLINE Vec<W> join_halves(Vec<W / 2> a, Vec<W / 2> b, std::integer_sequence<int, L...>) {
@@ -166,11 +188,11 @@ LANAS_INLINE void merge_pixels(float* to, float beta, Pixels even, Pixels odd, i
   });
 }
 
-// z[i] = relu(scale x[i] + shift) for i in [0, size); the channels of scale and shift repeat after `period`
+// z = relu(scale x + shift) of rows of `size` floats; the channels of scale and shift repeat after `period`
 // vectors.
 template <int W, bool RELU, bool NORM>
-LANAS_INLINE void activate_flat(float* z, const float* x, int size, const float* scale, const float* shift,
-                                int period) {
+LANAS_INLINE void activate_flat(const Rows& z, const Rows& x, int size, const float* scale,
+                                const float* shift, int period) {
   const int full = size / W;
   for (int phase = 0; phase < period; ++phase) {
     Vec<W> a = {}, b = {};
@@ -180,13 +202,17 @@ LANAS_INLINE void activate_flat(float* z, const float* x, int size, const float*
       if constexpr (RELU) v = rectified(v);
       return v;
     };
-    int v = phase;
-    for (; v < full; v += period) store<W>(z + v * W, apply(load<W>(x + v * W)));
-    if (v != full || size == full * W) continue;
-    float tail[W] = {};
-    for (int i = full * W; i < size; ++i) tail[i - full * W] = x[i];
-    store<W>(tail, apply(load<W>(tail)));
-    for (int i = full * W; i < size; ++i) z[i] = tail[i - full * W];
+    float* to = z.first;
+    const float* from = x.first;
+    for (int r = 0; r < z.count; ++r, to += z.step, from += x.step) {
+      int v = phase;
+      for (; v < full; v += period) store<W>(to + v * W, apply(load<W>(from + v * W)));
+      if (v != full || size == full * W) continue;
+      float tail[W] = {};
+      for (int i = full * W; i < size; ++i) tail[i - full * W] = from[i];
+      store<W>(tail, apply(load<W>(tail)));
+      for (int i = full * W; i < size; ++i) to[i] = tail[i - full * W];
+    }
   }
 }
 
@@ -204,20 +230,29 @@ LANAS_INLINE void rectify_strided(float* z, const float* x, ptrdiff_t x_stride, 
   });
 }
 
-// z = relu(scale x + shift) of `count` pixels, packed into z; without scale z = relu(x).
+// z = relu(scale x + shift) of rows of `pixels` pixels of c channels, packed within a row of z; without scale
+// z = relu(x).
 template <int W>
-LANAS_INLINE void activate_row(float* z, const float* x, ptrdiff_t x_stride, int count, int c,
-                               const float* scale, const float* shift, int period, bool relu) {
-  const int size = count * c;
-  if (x_stride != c) {
-    if (relu && !scale && c >= W) return rectify_strided<W>(z, x, x_stride, count, c);
-    copy_pixels<W>(z, c, x, x_stride, count, c);
+LANAS_INLINE void activate_rows(const Rows& z, Rows x, int pixels, int c, const float* scale,
+                                const float* shift, int period, bool relu) {
+  const int size = pixels * c;
+  if (x.stride != c) {
+    const bool rectifies = relu && !scale && c >= W;
+    for (int r = 0; r < z.count; ++r)
+      if (rectifies)
+        rectify_strided<W>(z.row(r), x.row(r), x.stride, pixels, c);
+      else
+        copy_pixels<W>(z.row(r), c, x.row(r), x.stride, pixels, c);
+    if (rectifies) return;
     x = z;
   }
-  if (scale && relu) return activate_flat<W, true, true>(z, x, size, scale, shift, period);
-  if (scale) return activate_flat<W, false, true>(z, x, size, scale, shift, period);
-  if (relu) return activate_flat<W, true, false>(z, x, size, scale, shift, 1);
-  if (x != z) std::memcpy(z, x, sizeof(float) * size_t(size));
+  isolated<W>([=]() LANAS_LAMBDA {
+    if (scale && relu) return activate_flat<W, true, true>(z, x, size, scale, shift, period);
+    if (scale) return activate_flat<W, false, true>(z, x, size, scale, shift, period);
+    if (relu) return activate_flat<W, true, false>(z, x, size, scale, shift, 1);
+    for (int r = 0; r < z.count && x.first != z.first; ++r)
+      std::memcpy(z.row(r), x.row(r), sizeof(float) * size_t(size));
+  });
 }
 
 }  // namespace lanas::cpu

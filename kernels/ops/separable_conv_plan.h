@@ -179,30 +179,37 @@ void fill_flipped_table(float* table, const Plan& plan, const Lattice& lattice, 
 size_t pointwise_table_size(const Plan& plan);
 void fill_pointwise_table(float* table, const Plan& plan, bool backward);
 
-// Row iy of image n of x, normalised and rectified, into its place in a row of the padded input.
+// Rows iy, iy + step, ... of image n of x, normalised and rectified, into their places in rows of the padded
+// input, which begin at those of `rows`.
 template <int W>
-LANAS_INLINE void pack_row(float* row, const Plan& plan, Tensor x, int n, int iy, const NormTable& norm) {
+LANAS_INLINE void pack_pixels(const Rows& rows, const Plan& plan, Tensor x, int n, int iy, int step,
+                              const NormTable& norm) {
   const int stride = plan.op.stride;
   if (plan.common.planes == 2 && x.packed() && !norm.scale) {
-    float* const to[2] = {row + plan.column_of(plan.common.pad), row + plan.column_of(plan.common.pad + 1)};
-    return split_pixels<W>(to[0], to[1], x.at(n, iy, 0), x.w, x.c, plan.op.relu);
+    const int to[2] = {plan.column_of(plan.common.pad), plan.column_of(plan.common.pad + 1)};
+    for (int r = 0; r < rows.count; ++r)
+      split_pixels<W>(rows.row(r) + to[0], rows.row(r) + to[1], x.at(n, iy + r * step, 0), x.w, x.c,
+                      plan.op.relu);
+    return;
   }
   for (int parity = 0; parity < plan.common.planes; ++parity) {
     const int first = plan.parity_of(parity + plan.common.pad);  // first column of x in this plane
-    activate_row<W>(row + plan.column_of(first + plan.common.pad), x.at(n, iy, first),
-                    ptrdiff_t(x.stride) * stride, plan.divide(x.w - first + stride - 1), x.c, norm.scale,
-                    norm.shift, plan.period, plan.op.relu);
+    Rows z = rows;
+    z.first += plan.column_of(first + plan.common.pad);
+    activate_rows<W>(z, rows_of(x, n, iy, step, rows.count, first, stride),
+                     plan.divide(x.w - first + stride - 1), x.c, norm.scale, norm.shift, plan.period,
+                     plan.op.relu);
   }
 }
 
-// Zeros around the pixels that pack_row writes, in every row of the padded input.
+// Zeros around the pixels that pack_pixels writes of a whole image.
 LANAS_INLINE void clear_borders(float* padded, const Plan& plan) {
-  const int stride = plan.op.stride, c = plan.x.c;
+  const int stride = plan.op.stride, c = plan.x.c, pad = plan.common.pad;
   for (int row = 0; row < plan.padded_rows(); ++row, padded += plan.pitch) {
     int from = 0;  // written up to here
-    for (int parity = 0; parity < stride; ++parity) {
-      const int first = (parity + plan.common.pad) % stride;
-      const int begin = parity * plan.plane + (first + plan.common.pad) / stride * c;
+    for (int parity = 0; parity < stride && row >= pad && row < pad + plan.x.h; ++parity) {
+      const int first = (parity + pad) % stride;
+      const int begin = parity * plan.plane + (first + pad) / stride * c;
       std::fill(padded + from, padded + begin, 0.0f);
       from = begin + (plan.x.w - first + stride - 1) / stride * c;
     }
@@ -214,25 +221,25 @@ LANAS_INLINE void clear_borders(float* padded, const Plan& plan) {
 template <int W>
 LANAS_INLINE void gather_row(float* row, const Plan& plan, Tensor x, int n, int oy, const NormTable& norm) {
   const int stride = plan.op.stride, offset = plan.op.offset;
-  activate_row<W>(row, x.at(n, oy * stride + offset, offset), ptrdiff_t(x.stride) * stride, plan.y.w, x.c,
-                  norm.scale, norm.shift, plan.period, plan.op.relu);
+  activate_rows<W>({row, 0, 1, x.c}, rows_of(x, n, oy * stride + offset, 1, 1, offset, stride), plan.y.w, x.c,
+                   norm.scale, norm.shift, plan.period, plan.op.relu);
 }
 
-// Padded rows that output rows [begin, end) of any unit read; the buffer's first row is the one of padded row
-// begin*stride.
+// The pixels of x among the padded rows that output rows [begin, end) of any unit read; the buffer's first
+// row is padded row begin * stride. clear: the rows without pixels become zeros; those of a whole image are,
+// after clear_borders().
 template <int W>
 LANAS_INLINE void pack_rows(float* padded, const Plan& plan, Tensor x, int n, int begin, int end,
-                            const NormTable& norm) {
-  const int first = begin * plan.op.stride, last = (end - 1) * plan.op.stride + 2 * plan.common.pad;
-  for (int r = first; r <= last; ++r) {
-    float* row = padded + ptrdiff_t(r - first) * plan.pitch;
-    const int iy = r - plan.common.pad;
-    if (plan.parity_of(r) >= plan.common.planes) continue;
-    if (iy < 0 || iy >= x.h)
-      std::fill_n(row, plan.pitch, 0.0f);
-    else
-      pack_row<W>(row, plan, x, n, iy, norm);
-  }
+                            const NormTable& norm, bool clear = false) {
+  const int stride = plan.op.stride, pad = plan.common.pad, first = begin * stride - pad;  // a row of x
+  const int last = (end - 1) * stride + pad + 1, spread = plan.spread();
+  const auto row = [&](int iy) LANAS_LAMBDA { return padded + ptrdiff_t(iy - first) * plan.pitch; };
+  const int from = std::max(first, 0), to = std::min(last, x.h);
+  if (clear) std::fill(padded, row(from), 0.0f), std::fill(row(to), row(last), 0.0f);
+  const int iy = from + (spread > 1 ? plan.parity_of(from + pad) : 0);
+  const int count = (to - iy + spread - 1) / spread;
+  if (count > 0)
+    pack_pixels<W>({row(iy), ptrdiff_t(spread) * plan.pitch, count, 0}, plan, x, n, iy, spread, norm);
 }
 
 // Runs body(thread, threads) on every OpenMP thread, or once inside a parallel region.

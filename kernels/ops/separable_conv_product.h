@@ -10,21 +10,6 @@
 
 namespace lanas::cpu {
 
-// Rows of pixels: row t starts at row[t], pixels are `stride` floats apart.
-struct Rows {
-  float* row[kTileRows];
-  int count;
-  int stride;
-};
-
-// Does row t + 1 of each begin where row t of it ends?
-LANAS_INLINE bool one_run(const Rows& rows, int pixels) {
-  bool run = true;
-  for (int t = 1; t < rows.count; ++t)
-    run &= rows.row[t] == rows.row[t - 1] + ptrdiff_t(pixels) * rows.stride;
-  return run;
-}
-
 // One row times V vectors of columns and the C columns behind them (0: none), whose weights are `narrow`, P
 // pixels at a time; returns the pixels done. With AVX-512 a turn of the loop is four steps of the sum: of
 // one step 11 of 37 instructions would be the loop's own. STRETCH: each step asks for a line of ahead's
@@ -102,40 +87,46 @@ LANAS_INLINE int product_row(const Columns& to, const float* in, int in_stride, 
   return p;
 }
 
-// As many columns as depth, a vector of them, all packed: the weights stay in registers, and addresses known
-// beforehand leave the compiler nothing to keep but them. Returns the pixels done.
+// Rows of as many columns as depth, a vector of them, packed within a row, whose pixels come in eights (fours
+// without AVX-512): the weights stay in registers, and addresses known beforehand leave the compiler nothing
+// to keep but them.
+template <int W>
+constexpr int kSquarePixels = W == 16 ? 8 : 4;
 template <int W, Then THEN>
-LANAS_INLINE int square_row(float* out, const float* in, int pixels, const float* w, const float* bias,
-                            const float* added, int added_stride, float* sum, float* square, Ahead* ahead) {
-  constexpr int P = W == 16 ? 8 : 4;
+LANAS_INLINE void square_rows(const Rows& outs, const Rows& ins, int pixels, const float* w,
+                              const float* bias, const Rows& addeds, float* sum, float* square,
+                              Ahead* ahead) {
+  constexpr int P = kSquarePixels<W>;
   Vec<W> weights[W], s = {}, q = {};
 #pragma GCC unroll 16
   for (int i = 0; i < W; ++i) weights[i] = in_register(load<W>(w + i * W));
   if constexpr (THEN == Then::sums) s = load<W>(sum), q = load<W>(square);
-  int p = 0;
-  for (; p + P <= pixels; p += P, in += P * W, out += P * W) {
-    if (ahead) ahead->some(P * W);
-    Vec<W> acc[P];
+  for (int t = 0; t < outs.count; ++t) {
+    float* out = outs.row(t);
+    const float *in = ins.row(t), *added = addeds.count > 0 ? addeds.row(t) : nullptr;
+    for (int p = 0; p < pixels; p += P, in += P * W, out += P * W) {
+      if (ahead) ahead->some(P * W);
+      Vec<W> acc[P];
 #pragma GCC unroll 8
-    for (int r = 0; r < P; ++r) acc[r] = in_register(load<W>(bias));
-    if (added) {
+      for (int r = 0; r < P; ++r) acc[r] = in_register(load<W>(bias));
+      if (added) {
 #pragma GCC unroll 8
-      for (int r = 0; r < P; ++r) acc[r] += load<W>(added + r * added_stride);
-      added += P * added_stride;
-    }
+        for (int r = 0; r < P; ++r) acc[r] += load<W>(added + r * addeds.stride);
+        added += P * addeds.stride;
+      }
 #pragma GCC unroll 16
-    for (int i = 0; i < W; ++i)
+      for (int i = 0; i < W; ++i)
 #pragma GCC unroll 8
-      for (int r = 0; r < P; ++r) acc[r] += in[r * W + i] * weights[i];
+        for (int r = 0; r < P; ++r) acc[r] += in[r * W + i] * weights[i];
 #pragma GCC unroll 8
-    for (int r = 0; r < P; ++r) {
-      if constexpr (THEN == Then::relu) acc[r] = rectified(acc[r]);
-      store<W>(out + r * W, acc[r]);
-      if constexpr (THEN == Then::sums) s += acc[r], multiply_add(q, acc[r], acc[r]);
+      for (int r = 0; r < P; ++r) {
+        if constexpr (THEN == Then::relu) acc[r] = rectified(acc[r]);
+        store<W>(out + r * W, acc[r]);
+        if constexpr (THEN == Then::sums) s += acc[r], multiply_add(q, acc[r], acc[r]);
+      }
     }
   }
   if constexpr (THEN == Then::sums) store<W>(sum, s), store<W>(square, q);
-  return p;
 }
 
 // Rows of channels are padded to quads: after the whole vectors come a half one and a quad, where they fit.
@@ -176,7 +167,13 @@ LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int 
                    (THEN != Then::mask || one_run(mask, pixels));
   const int rows = run ? 1 : out.count;
   if (run) pixels *= out.count;  // short rows cost a third of a product on their own
-  int done_before = 0;           // columns before this one went with a block of vectors
+  if constexpr (W > 4 && THEN != Then::mask)
+    if (depth == W && w_stride == W && in.stride == W && out.stride == W && pixels % kSquarePixels<W> == 0) {
+      Rows outs = out;
+      outs.count = rows;
+      return square_rows<W, THEN>(outs, in, pixels, w, bias, added, sum, square, ahead);
+    }
+  int done_before = 0;  // columns before this one went with a block of vectors
   for_blocks<W>(w_stride, 3, [&](auto lanes, auto vectors, int j) LANAS_LAMBDA {
     constexpr int L = decltype(lanes)::value, V = decltype(vectors)::value;
     if (j < done_before) return;
@@ -197,16 +194,16 @@ LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int 
       if (possible) narrow_weights<W, L>(table, w + j, w_stride, depth);
     }
     for (int t = 0; t < rows; ++t) {
-      const Columns to{out.row[t] + j,
+      const Columns to{out.row(t) + j,
                        out.stride,
                        bias + j,
-                       added.count > 0 ? added.row[t] + j : nullptr,
+                       added.count > 0 ? added.row(t) + j : nullptr,
                        added.stride,
                        THEN == Then::sums ? sum + j : nullptr,
                        THEN == Then::sums ? square + j : nullptr,
-                       THEN == Then::mask ? mask.row[t] + j : nullptr,
+                       THEN == Then::mask ? mask.row(t) + j : nullptr,
                        mask.stride};
-      const float* const from = in.row[t];
+      const float* const from = in.row(t);
       if constexpr (L < W)
         if (possible) {
           narrow_row<W, L, THEN>(to, from, in.stride, pixels, depth, table, ahead);
@@ -214,10 +211,6 @@ LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int 
         }
       constexpr int P = kPixels<W, V>;
       int done = 0;
-      if constexpr (W > 4 && L == W && V == 1 && THEN != Then::mask)
-        if (depth == W && w_stride == W && in.stride == W && out.stride == W)
-          done =
-              square_row<W, THEN>(to.out, from, pixels, w, bias, to.added, added.stride, sum, square, ahead);
       const auto some = [&](auto count, auto narrow, auto stretch, int first) LANAS_LAMBDA {
         return product_row<L, decltype(count)::value, V, decltype(narrow)::value, THEN,
                            decltype(stretch)::value>(to.from(first, 0), from + ptrdiff_t(first) * in.stride,
@@ -299,9 +292,9 @@ LANAS_INLINE void flat_product(const Rows& out, const Rows& in, int vectors, con
                                const float* bias, float* sum, float* square) {
   isolated<W>([=]() LANAS_LAMBDA {
     for (int t = 0; t < out.count; ++t) {
-      const int done = flat_row<W, C, 4, STATS>(out.row[t], in.row[t], vectors, w, bias, sum, square);
+      const int done = flat_row<W, C, 4, STATS>(out.row(t), in.row(t), vectors, w, bias, sum, square);
       if (done < vectors)
-        flat_row<W, C, 1, STATS>(out.row[t] + done * W, in.row[t] + done * W, vectors - done, w, bias, sum,
+        flat_row<W, C, 1, STATS>(out.row(t) + done * W, in.row(t) + done * W, vectors - done, w, bias, sum,
                                  square);
     }
   });
@@ -318,7 +311,7 @@ LANAS_INLINE void product_gradient_block(float* dw, int dw_stride, const Rows& i
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) acc[r][v] = load<W>(dw + r * dw_stride + v * W);
   for (int t = 0; t < in.count; ++t) {
-    const float *x = in.row[t] + i, *g = dy.row[t] + j;
+    const float *x = in.row(t) + i, *g = dy.row(t) + j;
     for (int p = 0; p < pixels; p += kSome) {
       const int some = std::min(kSome, pixels - p);
       if (ahead) ahead->some(some * I * V);
@@ -359,8 +352,8 @@ LANAS_INLINE void product_gradient(float* dw, int dw_stride, int depth, const Ro
 }
 
 // What flat rows of dy give in one pass: out = dy w (w: as for flat_row) and, with WANT_DW, dw[i] += in dy,
-// lane l of dw[i] belonging to channels l % C ^ i and l % C. dy is g or, of PARTS, a g + b v + d (factors:
-// [W] each).
+// lane l of dw[i] belonging to channels l % C of in and l % C ^ i of dy. dy is g or, of PARTS, a g + b v + d
+// (factors: [W] each).
 template <int W, int C, bool WANT_DW, bool PARTS>
 LANAS_INLINE void flat_backward_rows(float* dw, const Rows& out, const Rows& in, const Rows& g, const Rows& v,
                                      const float* const* factors, int vectors, const float* w) {
@@ -371,14 +364,17 @@ LANAS_INLINE void flat_backward_rows(float* dw, const Rows& out, const Rows& in,
   for (int i = 0; WANT_DW && i < C; ++i) sums[i] = load<W>(dw + i * W);
   if constexpr (PARTS) factor = load<W>(factors[0]), slope = load<W>(factors[1]), shift = load<W>(factors[2]);
   for (int t = 0; t < out.count; ++t) {
-    const float *from = g.row[t], *value = PARTS ? v.row[t] : nullptr, *x = WANT_DW ? in.row[t] : nullptr;
-    float* to = out.row[t];
+    const float *from = g.row(t), *value = PARTS ? v.row(t) : nullptr, *x = WANT_DW ? in.row(t) : nullptr;
+    float* to = out.row(t);
     for (int j = 0; j < vectors * W; j += W) {
       Vec<W> dy = load<W>(from + j), result = {};
       if constexpr (PARTS) dy = factor * dy + (slope * load<W>(value + j) + shift);
-      if constexpr (WANT_DW)
-        for_swapped<W, C>(load<W>(x + j), [&](auto i, Vec<W> d) LANAS_LAMBDA { sums[i] += d * dy; });
-      for_swapped<W, C>(dy, [&](auto i, Vec<W> swapped) LANAS_LAMBDA { result += swapped * weights[i]; });
+      Vec<W> d = {};
+      if constexpr (WANT_DW) d = in_register(load<W>(x + j));
+      for_swapped<W, C>(dy, [&](auto i, Vec<W> swapped) LANAS_LAMBDA {
+        if constexpr (WANT_DW) sums[i] += d * swapped;
+        result += swapped * weights[i];
+      });
       store<W>(to + j, result);
     }
   }
@@ -388,18 +384,13 @@ LANAS_INLINE void flat_backward_rows(float* dw, const Rows& out, const Rows& in,
 template <int W, int C>
 LANAS_INLINE void flat_backward(float* dw, const Rows& out, const Rows& in, const Rows& g, const Rows& v,
                                 const float* const* factors, int vectors, const float* w) {
-  const auto with = [&](auto want_dw, auto parts) LANAS_LAMBDA {
-    constexpr bool kWantDw = decltype(want_dw)::value, kParts = decltype(parts)::value;
-    isolated<W>([=, &out, &in, &g, &v]() LANAS_LAMBDA {
-      flat_backward_rows<W, C, kWantDw, kParts>(dw, out, in, g, v, factors, vectors, w);
+  isolated<W>([=, &out, &in, &g, &v]() LANAS_LAMBDA {
+    with_flag(dw, [&](auto want_dw) LANAS_LAMBDA {
+      with_flag(factors, [&](auto parts) LANAS_LAMBDA {
+        flat_backward_rows<W, C, want_dw, parts>(dw, out, in, g, v, factors, vectors, w);
+      });
     });
-  };
-  constexpr std::true_type yes;
-  constexpr std::false_type no;
-  if (dw && factors) return with(yes, yes);
-  if (dw) return with(yes, no);
-  if (factors) return with(no, yes);
-  with(no, no);
+  });
 }
 
 }  // namespace lanas::cpu

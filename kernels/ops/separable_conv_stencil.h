@@ -85,7 +85,7 @@ LANAS_INLINE void stencil_columns(Vec<W> (*acc)[U][ROWS], const float* in, const
 #pragma GCC unroll 8
         for (int t = 0; t < ROWS; ++t)
           if (0 <= i - Step * t && i - Step * t < K)
-            multiply_add(acc[(kx + n) % kChains<W, K>][u][t], w[n][i - Step * t], x);
+            multiply_add(acc[n % kChains<W, K>][u][t], w[n][i - Step * t], x);
       }
       from[n] = opaque(from[n] + s.row_step);
     }
@@ -106,9 +106,15 @@ LANAS_INLINE void stencil_vectors(StencilRows out, const float* in, const ptrdif
       for (int u = 0; u < U; ++u) acc[0][u][t] = load<W>(row + u * apart);
   }
   constexpr int N = kChains<W, K>;
+  if constexpr (N == 2) {
+#pragma GCC unroll 1
+    for (int kx = 0; kx + N <= K; kx = opaque(kx + N))
+      stencil_columns<W, K, Step, ROWS, EDGES, U, N>(acc, in, column, held, weights, s, kx);
+  } else {
 #pragma GCC unroll 8
-  for (int kx = 0; kx + N <= K; kx += N)
-    stencil_columns<W, K, Step, ROWS, EDGES, U, N>(acc, in, column, held, weights, s, kx);
+    for (int kx = 0; kx + N <= K; kx += N)
+      stencil_columns<W, K, Step, ROWS, EDGES, U, N>(acc, in, column, held, weights, s, kx);
+  }
   if constexpr (K % N != 0)
     stencil_columns<W, K, Step, ROWS, EDGES, U, 1>(acc, in, column, held, weights, s, K - 1);
   float* row = out.first;
@@ -228,27 +234,15 @@ LANAS_INLINE void stencil_gradient_loops(float* sums, StencilRows g, const float
     }
   } else {
     constexpr bool kPairs = kFewRegisters<W> && K > 3;
-    constexpr int kRows = kFewRegisters<W> || K > 3 ? 4 : ROWS;  // the sums leave no room for eight rows
-    for (int phase = 0; phase < s.period; ++phase, sums += K * K * W) {
-      const auto rows = [&](auto first, auto edges) LANAS_LAMBDA {
-        const StencilRows at{g.first + first * g.step, g.step};
-        const float* const from = in + first * Step * s.row_step;
-        if constexpr (kPairs) {
-          static_assert(K == 5);
-          stencil_gradient_columns<W, K, Step, kRows, edges, 0, 2>(sums, at, from, s, phase, ahead);
-          stencil_gradient_columns<W, K, Step, kRows, edges, 2, 2>(sums, at, from, s, phase, ahead);
-          stencil_gradient_columns<W, K, Step, kRows, edges, 4, 1>(sums, at, from, s, phase, ahead);
-        } else {
-          stencil_gradient_columns<W, K, Step, kRows, edges, 0, K>(sums, at, from, s, phase, ahead);
-        }
-      };
-      if constexpr (kRows == ROWS) {
-        rows(Count<0>(), Count<EDGES>());
+    for (int phase = 0; phase < s.period; ++phase, sums += K * K * W)
+      if constexpr (kPairs) {
+        static_assert(K == 5);
+        stencil_gradient_columns<W, K, Step, ROWS, EDGES, 0, 2>(sums, g, in, s, phase, ahead);
+        stencil_gradient_columns<W, K, Step, ROWS, EDGES, 2, 2>(sums, g, in, s, phase, ahead);
+        stencil_gradient_columns<W, K, Step, ROWS, EDGES, 4, 1>(sums, g, in, s, phase, ahead);
       } else {
-        rows(Count<0>(), Count<EDGES & kTop>());
-        rows(Count<kRows>(), Count<EDGES & kBottom>());
+        stencil_gradient_columns<W, K, Step, ROWS, EDGES, 0, K>(sums, g, in, s, phase, ahead);
       }
-    }
   }
 }
 
@@ -275,9 +269,17 @@ LANAS_INLINE void stencil(StencilRows out, const float* in, const float* weights
 template <int W, int K, int Step, int ROWS>
 LANAS_INLINE void stencil_gradient(float* sums, StencilRows g, const float* in, const StencilShape& s,
                                    Ahead* ahead = nullptr) {
-  with_edges<W, K, Step, ROWS>(s, [=, &s](auto edges) LANAS_LAMBDA {
-    stencil_gradient_loops<W, K, Step, ROWS, edges>(sums, g, in, s, ahead);
-  });
+  // Of large kernels the sums leave no room for eight rows; half a tile's code is there once.
+  constexpr int kRows = K > 0 && (kFewRegisters<W> || K > 3) ? 4 : ROWS;
+  if constexpr (kRows < ROWS) {
+    stencil_gradient<W, K, Step, kRows>(sums, g, in, s, ahead);
+    g.first += kRows * g.step, in += kRows * Step * s.row_step;
+    stencil_gradient<W, K, Step, ROWS - kRows>(sums, g, in, s.from(kRows * Step * s.apart), ahead);
+  } else {
+    with_edges<W, K, Step, ROWS>(s, [=, &s](auto edges) LANAS_LAMBDA {
+      stencil_gradient_loops<W, K, Step, ROWS, edges>(sums, g, in, s, ahead);
+    });
+  }
 }
 
 // Calls tile(first row, rows) with rows `most`, of eight also 4, or 1: `step` is the distance between the

@@ -47,6 +47,15 @@ LANAS_INLINE void isolated(const F& f) {
   Isolated<W>::run(f);
 }
 
+// f with the flag as an integral constant.
+template <class F>
+LANAS_INLINE void with_flag(bool flag, F&& f) {
+  if (flag)
+    f(std::true_type());
+  else
+    f(std::false_type());
+}
+
 template <int W>
 struct VecType {
   typedef float type __attribute__((vector_size(4 * W)));

@@ -68,16 +68,9 @@ struct Direct {
       }
     });
   }
-  // What kernel row ky reads for the rows of a tile, and the rows themselves.
+  // What kernel row ky reads for the rows of a tile.
   Rows inputs(const Chunk& mine, int ky, int count) const {
-    Rows in{{}, count, stride * x.c};
-    for (int r = 0; r < count; ++r) in.row[r] = mine.padded + ptrdiff_t(r * stride + ky) * pitch;
-    return in;
-  }
-  static Rows outputs(const Tensor& of, int n, int oy, int count) {
-    Rows out{{}, count, of.stride};
-    for (int r = 0; r < count; ++r) out.row[r] = of.at(n, oy + r, 0);
-    return out;
+    return {mine.padded + ptrdiff_t(ky) * pitch, ptrdiff_t(stride) * pitch, count, stride * x.c};
   }
 };
 
@@ -133,7 +126,7 @@ template <int W>
 void backward_weights(const Direct& d, const Tensor& dy, const Tensor& x) {
   for (int i = 0; i < d.chunks; ++i) std::fill_n(d.chunk(i).dw, d.w.size(), 0.0f);
   d.for_each_tile<W>(x, [&](const Chunk& mine, int n, int oy, int count) {
-    const Rows out = Direct::outputs(dy, n, oy, count);
+    const Rows out = rows_of(dy, n, oy, 1, count);
     for (int ky = 0; ky < d.w.h; ++ky)
       product_gradient<W>(mine.dw + ky * d.taps * dy.c, dy.c, d.taps, d.inputs(mine, ky, count), out, dy.w);
   });
