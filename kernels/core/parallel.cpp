@@ -52,6 +52,7 @@ CpuIsa& current() {
 }  // namespace
 
 const bool kPrefetchIntoL1 = amd_family() == 26;
+const bool kWritePastCaches = kPrefetchIntoL1;
 
 CpuIsa cpu_isa() { return current(); }
 

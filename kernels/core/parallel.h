@@ -24,6 +24,16 @@ void set_cpu_isa(CpuIsa isa);  // for tests and benchmarks; CHECKs that the proc
 // 26 (Zen 5) drops many of those for the second; Intel's (Emerald Rapids) is faster with them.
 extern const bool kPrefetchIntoL1;
 
+// Whether what is written whole and read much later goes past the caches: no line is fetched to be
+// overwritten, and others stay. As the above, where measured.
+extern const bool kWritePastCaches;
+// After such writes, before another thread reads them.
+inline void written_past_caches() {
+#if defined(__x86_64__)
+  if (kWritePastCaches) asm volatile("sfence" ::: "memory");
+#endif
+}
+
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define LANAS_TARGET_AVX512 \
   __attribute__((target("arch=x86-64-v4,prefer-vector-width=512"), flatten, noinline))

@@ -167,7 +167,8 @@ LANAS_INLINE void forward_image(const Forward& f, const ForwardBuffers& t, Tenso
                                 const Forward* next, const Forward& first, Ahead& lines) {
   const Plan& plan = f.plan;
   if (!next) lines.add_every(x, n + 1, plan.spread(), plan.op.offset);
-  lines.add(next ? next->y : first.y, next ? n : n + 1, 0, plan.y.h);
+  const Forward& after = next ? *next : first;
+  if (!after.past) lines.add(after.y, next ? n : n + 1, 0, plan.y.h);
   lines.pace((plan.op.has_depthwise() ? plan.stencil_work(plan.k) : plan.y.h * plan.x_copy_work) +
              plan.product_work());
   forward_rows<W, Then::sums>(f, t, t.padded, x, {f.y, n}, n, 0, plan.y.h, &lines);
@@ -192,6 +193,7 @@ LANAS_INLINE void forward_thread(const Forwards& all, int thread, int threads) {
         all.sums[u][int64_t{n} * 2 * plan.cout_pad + j] = double(t.sums[j]);
     }
   }
+  written_past_caches();
 }
 
 LANAS_TARGET_AVX512 void forward_avx512(const Forwards& f, int thread, int threads) {
@@ -202,6 +204,14 @@ LANAS_TARGET_AVX2 void forward_avx2(const Forwards& f, int thread, int threads) 
 }
 __attribute__((flatten)) void forward_base(const Forwards& f, int thread, int threads) {
   forward_thread<4>(f, thread, threads);
+}
+
+// Is y written past the caches? In whole vectors of a line, those of a pixel or of flat rows.
+bool writes_past_caches(const Forward& f) {
+  const Plan& plan = f.plan;
+  const int floats = plan.flat ? plan.y.w * plan.y.c : plan.y.c;
+  return kWritePastCaches && plan.lanes == kMaxLanes && f.y.packed() && floats % kMaxLanes == 0 &&
+         reinterpret_cast<uintptr_t>(f.y.data) % (kMaxLanes * sizeof(float)) == 0;
 }
 
 // mean and 1/std of y from the sums of the images.
@@ -241,8 +251,9 @@ void separable_conv_forward(std::span<const SeparableConv<float>> ops,
   Carver carver(scratch);
   Forwards all(ops, x, omp_get_max_threads(), carver);
   for (size_t u = 0; u < ops.size(); ++u) {
-    all.units[u].y = outputs[u].y;
-    all.units[u].fill(nullptr);
+    Forward& f = all.units[u];
+    f.y = outputs[u].y, f.past = writes_past_caches(f);
+    f.fill(nullptr);
   }
   on_threads([&](int thread, int threads) {
     const int lanes = all.units[0].plan.lanes;

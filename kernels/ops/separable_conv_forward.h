@@ -11,6 +11,7 @@ struct Forward {
   Plan plan;
   Tensor y, added;         // added: to be added, may be y; or empty
   bool rectified = false;  // y is stored as relu(y); in inference
+  bool past = false;       // y is written past the caches; in training
   NormTable norm;
   float *depthwise, *pointwise_table, *bias;
   const float* pointwise;  // the table, or op.pointwise where that lies as the product reads it
@@ -76,7 +77,8 @@ LANAS_INLINE void pointwise_rows(const Forward& f, const ForwardBuffers& t, cons
                                 : cout == plan.cout_pad && whole;
   const Rows y{to.first + o * to.row, plan.step * to.row, d.count, to.pixel};
   const int padded = plan.flat ? cout : plan.cout_pad;
-  const Rows out = direct ? y : Rows{t.out, round_up(width * padded, W), d.count, padded};
+  Rows out = direct ? y : Rows{t.out, round_up(width * padded, W), d.count, padded};
+  out.past = direct && f.past;
   const Rows added = f.added ? rows_of(f.added, n, o, plan.step, d.count) : Rows{};
   float *sum = t.sums, *square = t.sums + plan.cout_pad;
   if (ahead && plan.flat) ahead->some(d.count * plan.row_work);

@@ -59,6 +59,7 @@ struct Columns {
   float *sum, *square;
   const float* mask;
   int mask_stride;
+  bool past;
   // From a pixel and a column on.
   LANAS_INLINE Columns from(int pixel, int column) const {
     Columns c = *this;

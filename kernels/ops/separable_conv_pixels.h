@@ -9,12 +9,14 @@
 
 namespace lanas::cpu {
 
-// Rows of pixels: row t starts at first + t * step, pixels are `stride` floats apart.
+// Rows of pixels: row t starts at first + t * step, pixels are `stride` floats apart; past: products write
+// them past the caches (see kWritePastCaches).
 struct Rows {
   float* first = nullptr;
   ptrdiff_t step = 0;
   int count = 0;
   int stride = 0;
+  bool past = false;
   LANAS_INLINE float* row(int t) const { return first + t * step; }
   // Rows [begin, begin + rows).
   LANAS_INLINE Rows part(int begin, int rows) const { return {row(begin), step, rows, stride}; }

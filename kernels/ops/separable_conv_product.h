@@ -71,7 +71,7 @@ LANAS_INLINE int product_row(const Columns& to, const float* in, int in_stride, 
           if (here.added) a += load<W>(here.added + r * here.added_stride + v * W);
         }
         if constexpr (THEN == Then::relu) a = rectified(a);
-        store<W>(here.out + r * here.out_stride + v * W, a);
+        store<W>(here.out + r * here.out_stride + v * W, a, here.past);
       }
     if constexpr (THEN == Then::sums) {
 #pragma GCC unroll 4
@@ -121,7 +121,7 @@ LANAS_INLINE void square_rows(const Rows& outs, const Rows& ins, int pixels, con
 #pragma GCC unroll 8
       for (int r = 0; r < P; ++r) {
         if constexpr (THEN == Then::relu) acc[r] = rectified(acc[r]);
-        store<W>(out + r * W, acc[r]);
+        store<W>(out + r * W, acc[r], outs.past);
         if constexpr (THEN == Then::sums) s += acc[r], multiply_add(q, acc[r], acc[r]);
       }
     }
@@ -202,7 +202,8 @@ LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int 
                        THEN == Then::sums ? sum + j : nullptr,
                        THEN == Then::sums ? square + j : nullptr,
                        THEN == Then::mask ? mask.row(t) + j : nullptr,
-                       mask.stride};
+                       mask.stride,
+                       out.past};
       const float* const from = in.row(t);
       if constexpr (L < W)
         if (possible) {
@@ -262,7 +263,7 @@ LANAS_INLINE void masked_product(const Rows& out, const Rows& mask, const Rows& 
 // l % C: vectors are multiplied with lanes swapped, which takes fewer shuffles than a channel in all lanes.
 template <int W, int C, int U, bool STATS>
 LANAS_INLINE int flat_row(float* out, const float* in, int vectors, const float* w, const float* bias,
-                          float* sum, float* square) {
+                          float* sum, float* square, bool past) {
   Vec<W> weights[C];
 #pragma GCC unroll 8
   for (int i = 0; i < C; ++i) weights[i] = load<W>(w + i * W);
@@ -279,7 +280,7 @@ LANAS_INLINE int flat_row(float* out, const float* in, int vectors, const float*
     }
 #pragma GCC unroll 4
     for (int u = 0; u < U; ++u) {
-      store<W>(out + (v + u) * W, acc[u]);
+      store<W>(out + (v + u) * W, acc[u], past);
       if constexpr (STATS) s[u % 2] += acc[u], q[u % 2] += acc[u] * acc[u];
     }
   }
@@ -292,10 +293,11 @@ LANAS_INLINE void flat_product(const Rows& out, const Rows& in, int vectors, con
                                const float* bias, float* sum, float* square) {
   isolated<W>([=]() LANAS_LAMBDA {
     for (int t = 0; t < out.count; ++t) {
-      const int done = flat_row<W, C, 4, STATS>(out.row(t), in.row(t), vectors, w, bias, sum, square);
+      const int done =
+          flat_row<W, C, 4, STATS>(out.row(t), in.row(t), vectors, w, bias, sum, square, out.past);
       if (done < vectors)
         flat_row<W, C, 1, STATS>(out.row(t) + done * W, in.row(t) + done * W, vectors - done, w, bias, sum,
-                                 square);
+                                 square, out.past);
     }
   });
 }

@@ -73,6 +73,18 @@ template <int W>
 LANAS_INLINE void store(float* p, Vec<W> v) {
   *reinterpret_cast<typename VecType<W>::unaligned*>(p) = v;
 }
+// The same past the caches, if `past`, where p is aligned to the vector.
+template <int W>
+LANAS_INLINE void store(float* p, Vec<W> v, bool past) {
+#if defined(__x86_64__)
+  if constexpr (W == 16)
+    if (past) {
+      asm volatile("vmovntps %1, %0" : "=m"(*reinterpret_cast<Vec<W>*>(p)) : "v"(v));
+      return;
+    }
+#endif
+  store<W>(p, v);
+}
 // The same for vectors of whatever width.
 template <class V>
 LANAS_INLINE V load_as(const V&, const float* p) {
