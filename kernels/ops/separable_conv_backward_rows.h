@@ -96,7 +96,7 @@ LANAS_INLINE void finish_vectors(const Finish& f) {
         if constexpr (AFFINE) sum += g, dot += g * (load<W>(x + v * W) * scale + shift);
         if constexpr (SUMS && !AFFINE) sum += g, dot += g * load<W>(x + v * W);
         if constexpr (ADD) g += f.beta * load<W>(to + v * W);
-        store<W>(to + v * W, g);
+        store<W>(to + v * W, g, !ADD && f.to.past);
       }
     }
     if constexpr (SUMS) {
@@ -128,7 +128,8 @@ LANAS_INLINE void finish_rows(const Backward& b, const Backward::Thread& t, cons
             vectors = (size + W - 1) / W;
   const Tensor target = norm ? b.dz : b.gradient.dx;
   const float beta = norm ? 0.0f : b.gradient.beta_dx;
-  const Rows out = target ? rows_of(target, n, iy, apart, dz.count, ix, step) : dz;
+  Rows out = target ? rows_of(target, n, iy, apart, dz.count, ix, step) : dz;
+  out.past = b.writes_past_caches();
   Rows x = rows_of(b.x, n, iy, apart, dz.count, ix, step);
   const bool whole = size % W == 0, direct = b.gradient.dx && out.stride == c && whole;
   const bool copies_x = affine && (x.stride != c || !whole),

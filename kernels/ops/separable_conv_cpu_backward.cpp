@@ -56,8 +56,10 @@ LANAS_INLINE void masked_input_rows(const Backward& b, const Rows& d, const Rows
   const auto read = [&](const Tensor& t) LANAS_LAMBDA {
     return rows_of(t, n, o * stride + offset, stride, dy.count, offset, stride);
   };
-  masked_product<W>(read(b.gradient.dx), b.want_dp ? d : read(b.x), dy, plan.y.w, plan.y.c, b.pointwise,
-                    plan.cin_pad, b.zeros, b.gradient.beta_dx != 0, ahead);
+  Rows dx = read(b.gradient.dx);
+  dx.past = plan.x.c % kMaxLanes == 0 && b.writes_past_caches();
+  masked_product<W>(dx, b.want_dp ? d : read(b.x), dy, plan.y.w, plan.y.c, b.pointwise, plan.cin_pad, b.zeros,
+                    b.gradient.beta_dx != 0, ahead);
 }
 
 // dy goes from its parts to the products by so many rows of a tile at a time, more where they have fewer
@@ -231,7 +233,7 @@ LANAS_INLINE void ask_ahead(const Backwards& all, const Backward& b, int n, int 
         ahead.add_every(t, next, step, first);
     };
     add(b.x, plan.spread(), plan.op.offset);
-    add(out, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);
+    if (!b.writes_past_caches()) add(out, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);
   }
 }
 
@@ -295,6 +297,7 @@ LANAS_INLINE void backward_thread(const Backwards& all, int thread, int threads)
         t.norm_sums[j] = 0;
       }
     }
+  written_past_caches();
 }
 
 // dx = beta dx + a dz + b x + c over the rows of this thread's images.

@@ -19,7 +19,7 @@ struct Rows {
   bool past = false;
   LANAS_INLINE float* row(int t) const { return first + t * step; }
   // Rows [begin, begin + rows).
-  LANAS_INLINE Rows part(int begin, int rows) const { return {row(begin), step, rows, stride}; }
+  LANAS_INLINE Rows part(int begin, int rows) const { return {row(begin), step, rows, stride, past}; }
 };
 
 // Rows y, y + step, ... of an image from pixel x on, of these every `every`-th.
