@@ -106,7 +106,7 @@ LANAS_INLINE void stencil_vectors(StencilRows out, const float* in, const ptrdif
       for (int u = 0; u < U; ++u) acc[0][u][t] = load<W>(row + u * apart);
   }
   constexpr int N = kChains<W, K>;
-  if constexpr (N == 2) {
+  if constexpr (N == 2) {  // code for one pair of columns: more would fall out of the caches for code
 #pragma GCC unroll 1
     for (int kx = 0; kx + N <= K; kx = opaque(kx + N))
       stencil_columns<W, K, Step, ROWS, EDGES, U, N>(acc, in, column, held, weights, s, kx);

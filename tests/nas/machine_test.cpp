@@ -22,9 +22,11 @@ TEST(Machine, IsDescribed) {
   EXPECT_TRUE(machine.system.starts_with("Linux ")) << machine.system;
 }
 
-TEST(Machine, Zen5IsAskedForTheFirstCache) {
+TEST(Machine, Zen5IsAskedForTheFirstCacheAndWrittenPastThem) {
   const std::string cpu = describe_machine().cpu;
-  EXPECT_EQ(kPrefetchIntoL1, cpu.starts_with("AMD ") && cpu.find("(family 26 ") != std::string::npos) << cpu;
+  const bool zen5 = cpu.starts_with("AMD ") && cpu.find("(family 26 ") != std::string::npos;
+  EXPECT_EQ(kPrefetchIntoL1, zen5) << cpu;
+  EXPECT_EQ(kWritePastCaches, zen5) << cpu;
 }
 
 TEST(Machine, PeakMemoryGrowsWithUse) {
