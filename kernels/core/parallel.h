@@ -28,7 +28,7 @@ extern const bool kPrefetchIntoL1;
 // overwritten, and others stay. As the above, where measured.
 extern const bool kWritePastCaches;
 // After such writes, before another thread reads them.
-inline void written_past_caches() {
+inline void fence_writes_past_caches() {
 #if defined(__x86_64__)
   if (kWritePastCaches) asm volatile("sfence" ::: "memory");
 #endif

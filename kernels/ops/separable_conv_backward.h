@@ -81,12 +81,11 @@ struct Backward {
     return want_dz && !plan.op.has_depthwise() && plan.op.relu && !plan.op.norm && gradient.dx &&
            !plan.flat && plan.x.c == plan.cin_pad && (beta == 0 || beta == 1);
   }
-  // Is dx, or dz, written past the caches? In whole vectors of a line.
-  bool writes_past_caches() const {
+  // Is dx, or dz, written past the caches?
+  bool past() const {
+    const bool overwrites = plan.op.norm || gradient.beta_dx == 0;
     const Tensor& out = plan.op.norm ? dz : gradient.dx;
-    return kWritePastCaches && plan.lanes == kMaxLanes && (plan.op.norm || gradient.beta_dx == 0) &&
-           out.packed() && plan.op.stride == 1 && out.w * out.c % kMaxLanes == 0 &&
-           reinterpret_cast<uintptr_t>(out.data) % (kMaxLanes * sizeof(float)) == 0;
+    return overwrites && plan.op.stride == 1 && writes_past_caches(out, out.w * out.c, plan.lanes);
   }
   // Does a unit without depthwise part copy the pixels of x that it reads, before it multiplies?
   bool gathers_x() const { return !plan.op.has_depthwise() && (want_dp || !writes_dx()); }

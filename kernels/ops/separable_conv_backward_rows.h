@@ -129,7 +129,7 @@ LANAS_INLINE void finish_rows(const Backward& b, const Backward::Thread& t, cons
   const Tensor target = norm ? b.dz : b.gradient.dx;
   const float beta = norm ? 0.0f : b.gradient.beta_dx;
   Rows out = target ? rows_of(target, n, iy, apart, dz.count, ix, step) : dz;
-  out.past = b.writes_past_caches();
+  out.past = b.past();
   Rows x = rows_of(b.x, n, iy, apart, dz.count, ix, step);
   const bool whole = size % W == 0, direct = b.gradient.dx && out.stride == c && whole;
   const bool copies_x = affine && (x.stride != c || !whole),

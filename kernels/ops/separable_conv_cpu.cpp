@@ -193,7 +193,7 @@ LANAS_INLINE void forward_thread(const Forwards& all, int thread, int threads) {
         all.sums[u][int64_t{n} * 2 * plan.cout_pad + j] = double(t.sums[j]);
     }
   }
-  written_past_caches();
+  fence_writes_past_caches();
 }
 
 LANAS_TARGET_AVX512 void forward_avx512(const Forwards& f, int thread, int threads) {
@@ -204,14 +204,6 @@ LANAS_TARGET_AVX2 void forward_avx2(const Forwards& f, int thread, int threads) 
 }
 __attribute__((flatten)) void forward_base(const Forwards& f, int thread, int threads) {
   forward_thread<4>(f, thread, threads);
-}
-
-// Is y written past the caches? In whole vectors of a line, those of a pixel or of flat rows.
-bool writes_past_caches(const Forward& f) {
-  const Plan& plan = f.plan;
-  const int floats = plan.flat ? plan.y.w * plan.y.c : plan.y.c;
-  return kWritePastCaches && plan.lanes == kMaxLanes && f.y.packed() && floats % kMaxLanes == 0 &&
-         reinterpret_cast<uintptr_t>(f.y.data) % (kMaxLanes * sizeof(float)) == 0;
 }
 
 // mean and 1/std of y from the sums of the images.
@@ -252,7 +244,9 @@ void separable_conv_forward(std::span<const SeparableConv<float>> ops,
   Forwards all(ops, x, omp_get_max_threads(), carver);
   for (size_t u = 0; u < ops.size(); ++u) {
     Forward& f = all.units[u];
-    f.y = outputs[u].y, f.past = writes_past_caches(f);
+    const Plan& plan = f.plan;
+    f.y = outputs[u].y;
+    f.past = writes_past_caches(f.y, plan.flat ? plan.y.w * plan.y.c : plan.y.c, plan.lanes);
     f.fill(nullptr);
   }
   on_threads([&](int thread, int threads) {

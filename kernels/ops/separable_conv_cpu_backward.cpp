@@ -57,7 +57,7 @@ LANAS_INLINE void masked_input_rows(const Backward& b, const Rows& d, const Rows
     return rows_of(t, n, o * stride + offset, stride, dy.count, offset, stride);
   };
   Rows dx = read(b.gradient.dx);
-  dx.past = plan.x.c % kMaxLanes == 0 && b.writes_past_caches();
+  dx.past = plan.x.c % kMaxLanes == 0 && b.past();
   masked_product<W>(dx, b.want_dp ? d : read(b.x), dy, plan.y.w, plan.y.c, b.pointwise, plan.cin_pad, b.zeros,
                     b.gradient.beta_dx != 0, ahead);
 }
@@ -233,7 +233,7 @@ LANAS_INLINE void ask_ahead(const Backwards& all, const Backward& b, int n, int 
         ahead.add_every(t, next, step, first);
     };
     add(b.x, plan.spread(), plan.op.offset);
-    if (!b.writes_past_caches()) add(out, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);
+    if (!b.past()) add(out, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);
   }
 }
 
@@ -297,7 +297,7 @@ LANAS_INLINE void backward_thread(const Backwards& all, int thread, int threads)
         t.norm_sums[j] = 0;
       }
     }
-  written_past_caches();
+  fence_writes_past_caches();
 }
 
 // dx = beta dx + a dz + b x + c over the rows of this thread's images.

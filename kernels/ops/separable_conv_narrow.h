@@ -49,7 +49,7 @@ LANAS_INLINE Vec<W> fold_steps(const Vec<W>* sums, std::integer_sequence<int, L.
 enum class Then { nothing, sums, mask, relu };
 
 // Columns of a product in a row of pixels: where they go and what goes with them. added: what products are
-// added to, out or another row; null: nothing.
+// added to, out or another row; null: nothing. past: out goes past the caches.
 struct Columns {
   float* out;
   int out_stride;

@@ -242,6 +242,13 @@ LANAS_INLINE void pack_rows(float* padded, const Plan& plan, Tensor x, int n, in
     pack_pixels<W>({row(iy), ptrdiff_t(spread) * plan.pitch, count, 0}, plan, x, n, iy, spread, norm);
 }
 
+// Can t be written past the caches, `floats` of it, a pixel or a row, in one piece? In whole lines, that is,
+// by vectors of a line.
+inline bool writes_past_caches(const Tensor& t, int floats, int lanes) {
+  return kWritePastCaches && lanes == kMaxLanes && t.packed() && floats % kMaxLanes == 0 &&
+         reinterpret_cast<uintptr_t>(t.data) % (kMaxLanes * sizeof(float)) == 0;
+}
+
 // Runs body(thread, threads) on every OpenMP thread, or once inside a parallel region.
 template <class Body>
 void on_threads(Body&& body) {

@@ -169,9 +169,7 @@ LANAS_INLINE void product_rows(const Rows& out, const Rows& in, int pixels, int 
   if (run) pixels *= out.count;  // short rows cost a third of a product on their own
   if constexpr (W > 4 && THEN != Then::mask)
     if (depth == W && w_stride == W && in.stride == W && out.stride == W && pixels % kSquarePixels<W> == 0) {
-      Rows outs = out;
-      outs.count = rows;
-      return square_rows<W, THEN>(outs, in, pixels, w, bias, added, sum, square, ahead);
+      return square_rows<W, THEN>(out.part(0, rows), in, pixels, w, bias, added, sum, square, ahead);
     }
   int done_before = 0;  // columns before this one went with a block of vectors
   for_blocks<W>(w_stride, 3, [&](auto lanes, auto vectors, int j) LANAS_LAMBDA {
