@@ -121,29 +121,25 @@ LANAS_INLINE void backward_tile(const Backward& b, const Backward::Thread& t, in
 template <int W>
 LANAS_INLINE void finish_sum(const Backward& b, const Backward::Thread& t, int n) {
   const Plan& plan = b.plan;
-  const int stride = plan.op.stride;
+  const int stride = plan.op.stride, pad = plan.common.pad, c = plan.x.c;
   const Tensor& dx = b.gradient.dx;
-  if (plan.common.planes == 2 && dx.packed() && plan.op.relu) {
-    for (int y = 0; y < plan.x.h; ++y) {
-      const auto from = [&](int ix) LANAS_LAMBDA {
-        const int row = (y % 2 * 2 + ix) * b.sum_rows + y / 2, column = plan.column_of(ix + plan.common.pad);
-        return Pixels{t.dz_sum + ptrdiff_t(row) * b.sum_pitch,
-                      t.padded + ptrdiff_t(y + plan.common.pad) * plan.pitch + column};
-      };
-      merge_pixels<W>(dx.at(n, y, 0), b.gradient.beta_dx, from(0), from(1), plan.x.w, plan.x.c);
+  const bool merges = plan.common.planes == 2 && dx.packed() && plan.op.relu;
+  for (int iy = 0; iy < stride; ++iy) {
+    const int count = plan.divide(plan.x.h - iy + stride - 1);
+    const auto pixels = [&](int ix) LANAS_LAMBDA {
+      return PixelRows{
+          {t.dz_sum + ptrdiff_t((iy * stride + ix) * b.sum_rows) * b.sum_pitch, b.sum_pitch, count, c},
+          {t.padded + ptrdiff_t(iy + pad) * plan.pitch + plan.column_of(ix + pad),
+           ptrdiff_t(stride) * plan.pitch, count, c}};
+    };
+    if (merges) {
+      const PixelRows from[2] = {pixels(0), pixels(1)};
+      merge_pixels<W>(rows_of(dx, n, iy, stride, count), b.gradient.beta_dx, from, plan.x.w, c);
+      continue;
     }
-    return;
+    for (int ix = 0; ix < stride && ix < plan.x.w; ++ix)
+      finish_rows<W>(b, t, pixels(ix).value, pixels(ix).z, n, iy, stride, ix, stride);
   }
-  for (int iy = 0; iy < stride; ++iy)
-    for (int ix = 0; ix < stride; ++ix) {
-      const int count = plan.divide(plan.x.h - iy + stride - 1);
-      const Rows sum{t.dz_sum + ptrdiff_t((iy * stride + ix) * b.sum_rows) * b.sum_pitch, b.sum_pitch, count,
-                     plan.x.c};
-      const Rows z{
-          t.padded + ptrdiff_t(iy + plan.common.pad) * plan.pitch + plan.column_of(ix + plan.common.pad),
-          ptrdiff_t(stride) * plan.pitch, count, plan.x.c};
-      if (ix < plan.x.w) finish_rows<W>(b, t, sum, z, n, iy, stride, ix, stride);
-    }
 }
 
 // dz of the pixels of one image whose rows and columns have these parities, from its dd.
@@ -212,8 +208,8 @@ int strip_rows(const Backward& b) {
   return int(std::clamp<int64_t>(kStripBytes / row / 4 * 4, 4, plan.y.h));
 }
 
-// What comes after the rows up to `end` of image n of a unit: the next rows, or dy of the next unit, or that
-// of the first, x and dx of the next image. fill: dx is written whole.
+// What comes after the rows up to `end` of image n of a unit: the next rows, or dy of the next unit or image
+// and this unit's share of the next image's x and dx. fill: dx is written whole.
 template <int W>
 LANAS_INLINE void ask_ahead(const Backwards& all, const Backward& b, int n, int end, bool fill,
                             Ahead& ahead) {
@@ -224,17 +220,18 @@ LANAS_INLINE void ask_ahead(const Backwards& all, const Backward& b, int n, int 
   const int from = whole ? 0 : end, to = std::min(from + b.strip, plan.y.h);
   ahead.add(dy.g, next, from, to);
   if (dy.factors) ahead.add(dy.v, next, from, to);
-  if (!whole || last) {
-    const Tensor out = plan.op.norm ? b.dz : b.gradient.dx;
-    const auto add = [&](const Tensor& t, int step, int first) LANAS_LAMBDA {
-      if (b.strip < plan.y.h)
-        ahead.add(t, next, from, to);
-      else
-        ahead.add_every(t, next, step, first);
-    };
-    add(b.x, plan.spread(), plan.op.offset);
-    if (!b.past()) add(out, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);
-  }
+  const Tensor out = plan.op.norm ? b.dz : b.gradient.dx;
+  const auto add = [&](const Tensor& t, int step, int first) LANAS_LAMBDA {
+    const int units = plan.common.units;
+    if (b.strip < plan.y.h)
+      ahead.add(t, next, from, to);
+    else if (step == 1)
+      ahead.add(t, n + 1, t.h * b.unit / units, t.h * (b.unit + 1) / units);
+    else if (last)
+      ahead.add_every(t, n + 1, step, first);
+  };
+  add(b.x, plan.spread(), plan.op.offset);
+  if (!b.past()) add(out, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);
 }
 
 // The gradients of one unit that image n gives.

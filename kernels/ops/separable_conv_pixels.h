@@ -140,15 +140,20 @@ LANAS_INLINE void split_row(float* even, float* odd, const float* from, int pixe
     to += c;
   }
 }
+// The same for rows: to[0] and to[1] are the even and the odd ones, from is packed.
 template <int W>
-LANAS_INLINE void split_pixels(float* even, float* odd, const float* from, int pixels, int c, bool relu) {
+LANAS_INLINE void split_pixels(const Rows* to, const Rows& from, int pixels, int c, bool relu) {
   isolated<W>([=]() LANAS_LAMBDA {
-    constexpr std::make_integer_sequence<int, W> lanes;
-    if (c == W) return split_row<W, W>(even, odd, from, pixels, c, relu, lanes);
-    if (c == 4) return split_row<W, 4>(even, odd, from, pixels, c, relu, lanes);
+    const auto rows = [&](auto channels) LANAS_LAMBDA {
+      for (int r = 0; r < from.count; ++r)
+        split_row<W, channels>(to[0].row(r), to[1].row(r), from.row(r), pixels, c, relu,
+                               std::make_integer_sequence<int, W>());
+    };
+    if (c == W) return rows(Count<W>());
+    if (c == 4) return rows(Count<4>());
     if constexpr (W > 8)
-      if (c == 8) return split_row<W, 8>(even, odd, from, pixels, c, relu, lanes);
-    split_row<W, 0>(even, odd, from, pixels, c, relu, lanes);
+      if (c == 8) return rows(Count<8>());
+    rows(Count<0>());
   });
 }
 
@@ -178,15 +183,24 @@ LANAS_INLINE void merge_row(float* to, float beta, Pixels even, Pixels odd, int 
     for_channels<W>(c, [&](auto v, int i) LANAS_LAMBDA { put(to + i, take(v, from, p / 2 * c + i)); });
   }
 }
+// The same for rows of even and odd pixels and of z, to is packed.
+struct PixelRows {
+  Rows value, z;
+};
 template <int W>
-LANAS_INLINE void merge_pixels(float* to, float beta, Pixels even, Pixels odd, int pixels, int c) {
+LANAS_INLINE void merge_pixels(const Rows& to, float beta, const PixelRows* from, int pixels, int c) {
   isolated<W>([=]() LANAS_LAMBDA {
-    constexpr std::make_integer_sequence<int, W> lanes;
-    if (c == W) return merge_row<W, W>(to, beta, even, odd, pixels, c, lanes);
-    if (c == 4) return merge_row<W, 4>(to, beta, even, odd, pixels, c, lanes);
+    const auto rows = [&](auto channels) LANAS_LAMBDA {
+      for (int r = 0; r < to.count; ++r)
+        merge_row<W, channels>(to.row(r), beta, {from[0].value.row(r), from[0].z.row(r)},
+                               {from[1].value.row(r), from[1].z.row(r)}, pixels, c,
+                               std::make_integer_sequence<int, W>());
+    };
+    if (c == W) return rows(Count<W>());
+    if (c == 4) return rows(Count<4>());
     if constexpr (W > 8)
-      if (c == 8) return merge_row<W, 8>(to, beta, even, odd, pixels, c, lanes);
-    merge_row<W, 0>(to, beta, even, odd, pixels, c, lanes);
+      if (c == 8) return rows(Count<8>());
+    rows(Count<0>());
   });
 }
 

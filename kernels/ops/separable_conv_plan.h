@@ -186,11 +186,9 @@ LANAS_INLINE void pack_pixels(const Rows& rows, const Plan& plan, Tensor x, int 
                               const NormTable& norm) {
   const int stride = plan.op.stride;
   if (plan.common.planes == 2 && x.packed() && !norm.scale) {
-    const int to[2] = {plan.column_of(plan.common.pad), plan.column_of(plan.common.pad + 1)};
-    for (int r = 0; r < rows.count; ++r)
-      split_pixels<W>(rows.row(r) + to[0], rows.row(r) + to[1], x.at(n, iy + r * step, 0), x.w, x.c,
-                      plan.op.relu);
-    return;
+    Rows to[2] = {rows, rows};
+    for (int i = 0; i < 2; ++i) to[i].first += plan.column_of(plan.common.pad + i);
+    return split_pixels<W>(to, rows_of(x, n, iy, step, rows.count), x.w, x.c, plan.op.relu);
   }
   for (int parity = 0; parity < plan.common.planes; ++parity) {
     const int first = plan.parity_of(parity + plan.common.pad);  // first column of x in this plane
