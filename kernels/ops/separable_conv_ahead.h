@@ -50,6 +50,12 @@ class Ahead {
     else
       cross(lines);
   }
+  // Asks for the lines that go with so many of them now, if they are few.
+  __attribute__((noinline)) bool at_once(int work) {
+    if (rate_ * uint64_t(work) >= kFew * kOne) return false;
+    some(work);
+    return true;
+  }
   // Asks for the rest, and begins anew. A pace that fits the work leaves nothing: the processor drops most of
   // many lines at once, so they are counted for a test.
   void rest() {
@@ -71,6 +77,7 @@ class Ahead {
  private:
   static constexpr int kLine = 16;  // floats
   static constexpr int kRuns = 256;
+  static constexpr uint64_t kFew = 24;  // lines; more at once make the processor wait
   static constexpr uint64_t kOne = uint64_t{1} << 24;
   struct Run {  // lines `step` floats apart
     const float* at;

@@ -125,8 +125,10 @@ LANAS_INLINE void forward_rows(const Forward& f, const ForwardBuffers& t, const 
     if (plan.op.has_depthwise()) {
       const StencilShape shape = plan.stencil_shape(o);
       const float* in = padded + ptrdiff_t((o - begin) * plan.op.stride + plan.inset) * plan.pitch;
+      const bool asked = throughout && throughout->at_once(plan.k * plan.k * rows * plan.d_vectors);
+      Ahead* const paced = asked ? nullptr : throughout;
       with_constants<W>(plan.k, plan.jump, rows, [&](auto k, auto jump, auto count) LANAS_LAMBDA {
-        stencil<W, k, jump, count>({t.d, plan.d_pitch}, in, f.depthwise, shape, false, throughout);
+        stencil<W, k, jump, count>({t.d, plan.d_pitch}, in, f.depthwise, shape, false, paced);
       });
     } else if (in_place) {
       d = rows_of(x, n, o, plan.step, rows);
