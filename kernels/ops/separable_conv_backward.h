@@ -27,10 +27,10 @@ struct Backward {
   int dy_period;         // the same for those of dy
   int wide_pitch, wide_rows, x_pitch;
   int sum_pitch, sum_rows;  // of the sum of the units' dz: rows and columns of one parity of x together
-  // Rows or columns of x of one parity: the first, their number, and where their stencils begin in the padded
-  // dd.
+  // Rows or columns of x of one parity: the first, their number, where their stencils begin in the padded dd
+  // and how many of its rows or columns they take.
   struct Parity {
-    int first, count, begin;
+    int first, count, begin, taps;
   } rows[2], columns[2];
   int dd_column[kMaxKernel];  // floats from there to what tap kx reads
   int64_t work = 0;           // of an image, by which lines are asked for ahead
@@ -48,12 +48,12 @@ struct Backward {
     x_pitch = round_up(x_shape.w * x_shape.c, kMaxLanes);
     sum_pitch = round_up(plan.divide(x_shape.w + op.stride - 1) * x_shape.c, kMaxLanes);
     sum_rows = plan.divide(x_shape.h + op.stride - 1);
-    const int reach = (lattice.taps - 1) * lattice.spacing;
     for (int i = 0; i < lattice.phases; ++i) {
-      const int first = plan.first_of(i);
-      const int begin = (first + plan.pad - i * lattice.spacing) / op.stride - reach + lattice.margin;
-      rows[i] = {first, plan.count_of(i, x_shape.h), begin};
-      columns[i] = {first, plan.count_of(i, x_shape.w), begin};
+      const int first = plan.first_of(i), taps = lattice.taps_of(i, plan.k);
+      const int begin = (first + plan.pad - i * lattice.spacing) / op.stride - (taps - 1) * lattice.spacing +
+                        lattice.margin;
+      rows[i] = {first, plan.count_of(i, x_shape.h), begin, taps};
+      columns[i] = {first, plan.count_of(i, x_shape.w), begin, taps};
     }
     for (int kx = 0; kx < lattice.taps; ++kx) dd_column[kx] = kx * lattice.spacing * x_shape.c;
     norm.carve(carver, plan), xhat.carve(carver, plan), dx_table.carve(carver, plan);

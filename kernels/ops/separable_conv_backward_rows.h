@@ -13,13 +13,13 @@ LANAS_INLINE void put_together(const Backward& b, const Backward::Thread& t, con
   const int c = b.dy.g.c, pixels = b.dy.g.w, size = pixels * c, period = b.dy_period;
   const float* const* factors = b.dy_factors;
   const bool packed = g.stride == c && v.stride == c, whole = size % W == 0;
-  const auto flat = [=](const Rows& out, const Rows& g, const Rows& v) LANAS_LAMBDA {
+  const auto flat = [=](const Rows& out, const Rows& first, const Rows& second) LANAS_LAMBDA {
     isolated<W>([=]() LANAS_LAMBDA {
       for (int phase = 0; phase < period; phase += W) {
         const Vec<W> factor = load<W>(factors[0] + phase), slope = load<W>(factors[1] + phase),
                      shift = load<W>(factors[2] + phase);
         for (int r = 0; r < out.count; ++r) {
-          float *put = out.row(r), *from = g.row(r), *value = v.row(r);
+          float *put = out.row(r), *from = first.row(r), *value = second.row(r);
           for (int i = phase; i < size; i += period)
             store<W>(put + i, factor * load<W>(from + i) + (slope * load<W>(value + i) + shift));
         }

@@ -54,14 +54,14 @@ void fill_depthwise_table(float* table, const Plan& plan) {
   fill_taps(table, plan, taps);
 }
 
-void fill_flipped_table(float* table, const Plan& plan, const Lattice& lattice, int parity_y, int parity_x,
-                        const float* zeros) {
+void fill_flipped_table(float* table, const Plan& plan, const Lattice& lattice, int parity_y, int parity_x) {
+  const int rows = lattice.taps_of(parity_y, plan.k), columns = lattice.taps_of(parity_x, plan.k);
   std::vector<const float*> taps;
-  taps.reserve(size_t(lattice.taps * lattice.taps));
-  for (int y = lattice.taps - 1; y >= 0; --y)
-    for (int x = lattice.taps - 1; x >= 0; --x) {
+  taps.reserve(size_t(rows * columns));
+  for (int y = rows - 1; y >= 0; --y)
+    for (int x = columns - 1; x >= 0; --x) {
       const int ky = parity_y + lattice.phases * y, kx = parity_x + lattice.phases * x;
-      taps.push_back(ky < plan.k && kx < plan.k ? plan.op.depthwise.pixel(ky * plan.k + kx) : zeros);
+      taps.push_back(plan.op.depthwise.pixel(ky * plan.k + kx));
     }
   fill_taps(table, plan, taps);
 }

@@ -151,9 +151,15 @@ LANAS_INLINE void input_gradient(const Backward& b, const Backward::Thread& t, i
   const int c = plan.x.c, stride = plan.op.stride;
   const Backward::Parity &rows = b.rows[parity_y], &columns = b.columns[parity_x];
   const int iy = rows.first, ix = columns.first, width = columns.count;
-  const StencilShape shape{
-      l.taps,      (width * c + W - 1) / W, plan.period, ptrdiff_t(l.spacing) * b.wide_pitch,
-      b.dd_column, rows.begin - l.margin,   l.spacing,   plan.y.h};
+  const StencilShape shape{rows.taps,
+                           columns.taps,
+                           (width * c + W - 1) / W,
+                           plan.period,
+                           ptrdiff_t(l.spacing) * b.wide_pitch,
+                           b.dd_column,
+                           rows.begin - l.margin,
+                           l.spacing,
+                           plan.y.h};
   const float* from = t.wide + rows.begin * b.wide_pitch + columns.begin * c;
   float* const activated = t.padded + plan.column_of(ix + plan.common.pad);
   float* sum = t.dz_sum + ptrdiff_t((iy * stride + ix) * b.sum_rows) * b.sum_pitch;
@@ -163,9 +169,9 @@ LANAS_INLINE void input_gradient(const Backward& b, const Backward::Thread& t, i
               const StencilRows dz =
                   several ? StencilRows{sum + ptrdiff_t(o) * b.sum_pitch, ptrdiff_t(l.spacing) * b.sum_pitch}
                           : StencilRows{t.rows, b.wide_pitch};
-              with_constants<W>(l.taps, 1, count, [&](auto k, auto jump, auto tile) LANAS_LAMBDA {
-                stencil<W, k, jump, tile>(dz, from + o * b.wide_pitch, b.flipped[parity_y][parity_x],
-                                          shape.from(o), several && !b.writes_sum(), ahead);
+              with_taps<W>(rows.taps, columns.taps, count, [&](auto k, auto kx, auto tile) LANAS_LAMBDA {
+                stencil<W, k, 1, tile, kx>(dz, from + o * b.wide_pitch, b.flipped[parity_y][parity_x],
+                                           shape.from(o), several && !b.writes_sum(), ahead);
               });
               if (several) return;
               const int y = iy + o * stride;
@@ -182,9 +188,10 @@ int64_t input_gradient_work(const Backward& b) {
   for (int y = 0; y < b.lattice.phases; ++y)
     for (int x = 0; x < b.lattice.phases; ++x) {
       const int floats = b.columns[x].count * plan.x.c;
-      work += int64_t{b.rows[y].count} * ((floats + plan.lanes - 1) / plan.lanes);
+      work += int64_t{b.rows[y].count} * ((floats + plan.lanes - 1) / plan.lanes) * b.rows[y].taps *
+              b.columns[x].taps;
     }
-  return work * b.lattice.taps * b.lattice.taps;
+  return work;
 }
 
 int64_t work_of_image(const Backward& b) {
@@ -363,8 +370,7 @@ void fill_tables(Backward& b) {
   if (b.plan.op.has_depthwise()) {
     fill_depthwise_table(b.depthwise, b.plan);
     for (int y = 0; y < b.lattice.phases; ++y)
-      for (int x = 0; x < b.lattice.phases; ++x)
-        fill_flipped_table(b.flipped[y][x], b.plan, b.lattice, y, x, b.zeros);
+      for (int x = 0; x < b.lattice.phases; ++x) fill_flipped_table(b.flipped[y][x], b.plan, b.lattice, y, x);
   }
   fill_pointwise_table(b.pointwise, b.plan, true);
   const int cout = b.plan.y.c;

@@ -33,7 +33,7 @@ inline int planes_of(const SeparableConv<float>& op) {
 // are every second t, beginning with the parity of i + pad; at an even one only even i + pad have any.
 struct Lattice {
   int phases;         // parities of i + pad that have a gradient
-  int taps, spacing;  // of the pixels of dd for one of x along an axis
+  int taps, spacing;  // of the pixels of dd for one of x along an axis; the most of any parity
   int margin;         // zeros before dd
   explicit Lattice(const SeparableConv<float>& op)
       : phases(planes_of(op)), taps(op.kernel()), spacing(op.dilation) {
@@ -41,6 +41,7 @@ struct Lattice {
     if (phases < op.stride) spacing = (spacing + 1) / 2;
     margin = (taps - 1) * spacing - (op.padding() - (phases - 1) * spacing) / op.stride;
   }
+  int taps_of(int parity, int kernel) const { return phases == 2 ? (kernel - parity + 1) / 2 : taps; }
 };
 
 // What units have in common that read one x of one stride: buffers wide enough for each of them.
@@ -127,8 +128,8 @@ struct Plan {
   int64_t product_work() const { return int64_t{y.h} * row_work; }
   // o: first row of a tile of the result.
   StencilShape stencil_shape(int o) const {
-    return {k,      d_vectors,           period,      ptrdiff_t(op.dilation) * pitch,
-            column, o * op.stride - pad, op.dilation, x.h};
+    return {k,           k,  d_vectors, period, ptrdiff_t(op.dilation) * pitch, column, o * op.stride - pad,
+            op.dilation, x.h};
   }
 };
 
@@ -171,9 +172,8 @@ inline std::vector<double> sum_of_images(const double* sums, int n, int size) {
 // Weights spread over lanes: sizes do not depend on the instruction set.
 size_t depthwise_table_size(const Plan& plan);
 void fill_depthwise_table(float* table, const Plan& plan);
-// The kernel in reverse order, of it what x's rows and columns of these parities need; zeros: [c].
-void fill_flipped_table(float* table, const Plan& plan, const Lattice& lattice, int parity_y, int parity_x,
-                        const float* zeros);
+// The kernel in reverse order, of it what x's rows and columns of these parities need.
+void fill_flipped_table(float* table, const Plan& plan, const Lattice& lattice, int parity_y, int parity_x);
 // [depth][width]: w[i][j] is the weight from channel i of the input to channel j of the output, where that is
 // not flat (flat_row says how it lies there); backward: from y's channels to x's.
 size_t pointwise_table_size(const Plan& plan);

@@ -3,7 +3,7 @@
 // channel (f*W + l) % c with period = c / gcd(c, W): every channel count shares one loop, whose weights stay
 // in registers. A tile is ROWS output rows, spaced so that they share input rows: with input row i = Step*t +
 // ky (in steps of `row_step` floats) each load feeds up to K multiply-adds. Input rows that are zeros around
-// the image are left out. K = 0: kernel size at run time.
+// the image are left out. K: rows of the kernel, KX: its columns; K = 0: both at run time.
 #pragma once
 
 #include "kernels/ops/separable_conv_ahead.h"
@@ -12,11 +12,11 @@
 namespace lanas::cpu {
 
 struct StencilShape {
-  int k;               // kernel size
+  int k, k_columns;    // rows and columns of the kernel
   int vectors;         // of a row
   int period;          // vectors after which channels repeat
   ptrdiff_t row_step;  // floats from the input row of one kernel row to the next
-  const int* column;   // [k]: floats from the row's start to the first input of kernel column kx
+  const int* column;   // [k_columns]: floats from the row's start to the first input of kernel column kx
   int first, apart;    // input row i of a tile is row first + i * apart of an image of `height` rows: those
   int height;          // before and behind it are zeros
   // Of a tile that begins `rows` rows further on.
@@ -61,7 +61,7 @@ constexpr bool is_zeros(int i) {
 }
 
 // Kernel columns [kx, kx + N) of stencil_vectors, in turn: what is added to one sum waits for what was.
-template <int W, int K, int Step, int ROWS, int EDGES, int U, int N>
+template <int W, int K, int KX, int Step, int ROWS, int EDGES, int U, int N>
 LANAS_INLINE void stencil_columns(Vec<W> (*acc)[U][ROWS], const float* in, const ptrdiff_t* column,
                                   const Vec<W>* held, const float* weights, const StencilShape& s, int kx) {
   Vec<W> w[N][K];
@@ -70,7 +70,7 @@ LANAS_INLINE void stencil_columns(Vec<W> (*acc)[U][ROWS], const float* in, const
   for (int n = 0; n < N; ++n) {
 #pragma GCC unroll 8
     for (int ky = 0; ky < K; ++ky)
-      w[n][ky] = held ? held[ky * K + kx + n] : in_register(load<W>(weights + (ky * K + kx + n) * W));
+      w[n][ky] = held ? held[ky * KX + kx + n] : in_register(load<W>(weights + (ky * KX + kx + n) * W));
     from[n] = opaque(in + column[kx + n]);
   }
   constexpr int kInputs = Step * (ROWS - 1) + K;
@@ -92,8 +92,8 @@ LANAS_INLINE void stencil_columns(Vec<W> (*acc)[U][ROWS], const float* in, const
 }
 
 // The vectors at out and in and the one `period` further on (U of them), of all rows of a tile; weights:
-// [K*K][W] of their phase, held: the same in registers, or null.
-template <int W, int K, int Step, int ROWS, int EDGES, int U>
+// [K*KX][W] of their phase, held: the same in registers, or null.
+template <int W, int K, int KX, int Step, int ROWS, int EDGES, int U>
 LANAS_INLINE void stencil_vectors(StencilRows out, const float* in, const ptrdiff_t* column,
                                   const Vec<W>* held, const float* weights, const StencilShape& s, bool add) {
   const ptrdiff_t apart = ptrdiff_t(s.period) * W;
@@ -108,15 +108,15 @@ LANAS_INLINE void stencil_vectors(StencilRows out, const float* in, const ptrdif
   constexpr int N = kChains<W, K>;
   if constexpr (N == 2) {  // code for one pair of columns: more would fall out of the caches for code
 #pragma GCC unroll 1
-    for (int kx = 0; kx + N <= K; kx = opaque(kx + N))
-      stencil_columns<W, K, Step, ROWS, EDGES, U, N>(acc, in, column, held, weights, s, kx);
+    for (int kx = 0; kx + N <= KX; kx = opaque(kx + N))
+      stencil_columns<W, K, KX, Step, ROWS, EDGES, U, N>(acc, in, column, held, weights, s, kx);
   } else {
 #pragma GCC unroll 8
-    for (int kx = 0; kx + N <= K; kx += N)
-      stencil_columns<W, K, Step, ROWS, EDGES, U, N>(acc, in, column, held, weights, s, kx);
+    for (int kx = 0; kx + N <= KX; kx += N)
+      stencil_columns<W, K, KX, Step, ROWS, EDGES, U, N>(acc, in, column, held, weights, s, kx);
   }
-  if constexpr (K % N != 0)
-    stencil_columns<W, K, Step, ROWS, EDGES, U, 1>(acc, in, column, held, weights, s, K - 1);
+  if constexpr (KX % N != 0)
+    stencil_columns<W, K, KX, Step, ROWS, EDGES, U, 1>(acc, in, column, held, weights, s, KX - 1);
   float* row = out.first;
 #pragma GCC unroll 8
   for (int t = 0; t < ROWS; ++t, row = opaque(row + out.step))
@@ -129,39 +129,39 @@ LANAS_INLINE void stencil_vectors(StencilRows out, const float* in, const ptrdif
 
 // out[t][v] (+)= sum_{ky,kx} w[ky,kx] in[Step*t + ky][v + column kx]; add: to what out holds. PACED: asks
 // for lines of ahead meanwhile; without, small kernels are up to a fifth faster.
-template <int W, int K, int Step, int ROWS, int EDGES, bool PACED>
+template <int W, int K, int KX, int Step, int ROWS, int EDGES, bool PACED>
 LANAS_INLINE void stencil_loops(StencilRows out, const float* in, const float* weights, const StencilShape& s,
                                 bool add, Ahead* ahead) {
   if constexpr (K == 0) {
     for (int v = 0, phase = 0; v < s.vectors; ++v, phase = phase + 1 == s.period ? 0 : phase + 1) {
-      const float* w = weights + ptrdiff_t(phase) * s.k * s.k * W;
+      const float* w = weights + ptrdiff_t(phase) * s.k * s.k_columns * W;
       Vec<W> acc[ROWS] = {};
       for (int t = 0; add && t < ROWS; ++t) acc[t] = load<W>(out.first + t * out.step + v * W);
       for (int ky = 0; ky < s.k; ++ky)
-        for (int kx = 0; kx < s.k; ++kx, w += W)
+        for (int kx = 0; kx < s.k_columns; ++kx, w += W)
           for (int t = 0; t < ROWS; ++t)
             acc[t] += load<W>(w) * load<W>(in + (Step * t + ky) * s.row_step + s.column[kx] + v * W);
       for (int t = 0; t < ROWS; ++t) store<W>(out.first + t * out.step + v * W, acc[t]);
     }
   } else {
-    ptrdiff_t column[K];
-    for (int kx = 0; kx < K; ++kx) column[kx] = s.column[kx];
+    ptrdiff_t column[KX];
+    for (int kx = 0; kx < KX; ++kx) column[kx] = s.column[kx];
     constexpr bool kHolds = !kFewRegisters<W> && kChains<W, K> == 1;  // weights, in registers
-    constexpr int kHeld = kHolds ? K * K : 0;
+    constexpr int kHeld = kHolds ? K * KX : 0;
     constexpr int U = kFewRegisters<W> && ROWS < kTileRows ? 2 : 1;
     const int block = std::max(1, kBlockVectors / s.period) * s.period;
     for (int begin = 0; begin < s.vectors; begin += block) {
       const int end = std::min(begin + block, s.vectors);
       for (int phase = 0; phase < s.period; ++phase) {
-        const float* const table = weights + ptrdiff_t(phase) * K * K * W;
+        const float* const table = weights + ptrdiff_t(phase) * K * KX * W;
         Vec<W> held[kHeld + 1];
 #pragma GCC unroll 16
         for (int i = 0; i < kHeld; ++i) held[i] = in_register(load<W>(table + i * W));
         const auto vectors = [&](auto count, int v) LANAS_LAMBDA {
           constexpr int N = decltype(count)::value;
-          if constexpr (PACED) ahead->some(K * K * ROWS * N);
-          stencil_vectors<W, K, Step, ROWS, EDGES, N>({out.first + v * W, out.step}, in + v * W, column,
-                                                      kHolds ? held : nullptr, table, s, add);
+          if constexpr (PACED) ahead->some(K * KX * ROWS * N);
+          stencil_vectors<W, K, KX, Step, ROWS, EDGES, N>({out.first + v * W, out.step}, in + v * W, column,
+                                                          kHolds ? held : nullptr, table, s, add);
         };
         int v = begin + phase;
         for (; v + (U - 1) * s.period < end; v += U * s.period) vectors(Count<U>(), v);
@@ -252,7 +252,7 @@ template <int W, int K, int Step, int ROWS, class F>
 LANAS_INLINE void with_edges(const StencilShape& s, F&& f) {
   constexpr int kFirst = K / 2 - 1, kLast = Step * (ROWS - 1) + K - K / 2;
   const auto with = [&](auto edges) LANAS_LAMBDA { isolated<W>([=]() LANAS_LAMBDA { f(edges); }); };
-  if constexpr (K > 0 && W > 4) {
+  if constexpr (K > 1 && W > 4) {
     const bool top = s.first + kFirst * s.apart < 0, bottom = s.first + kLast * s.apart >= s.height;
     if (top && bottom) return with(Count<kTop | kBottom>());
     if (top) return with(Count<kTop>());
@@ -260,12 +260,12 @@ LANAS_INLINE void with_edges(const StencilShape& s, F&& f) {
   }
   with(Count<kInside>());
 }
-template <int W, int K, int Step, int ROWS>
+template <int W, int K, int Step, int ROWS, int KX = K>
 LANAS_INLINE void stencil(StencilRows out, const float* in, const float* weights, const StencilShape& s,
                           bool add = false, Ahead* ahead = nullptr) {
   with_flag(K > 0 && ahead, [&](auto is_paced) LANAS_LAMBDA {
     with_edges<W, K, Step, ROWS>(s, [=, &s](auto edges) LANAS_LAMBDA {
-      stencil_loops<W, K, Step, ROWS, edges, is_paced>(out, in, weights, s, add, ahead);
+      stencil_loops<W, K, KX, Step, ROWS, edges, is_paced>(out, in, weights, s, add, ahead);
     });
   });
 }
@@ -324,6 +324,31 @@ LANAS_INLINE void with_constants(int k, int step, int rows, F&& f) {
     choose(Count<1>());
   else
     choose(Count<2>());
+}
+
+// Calls f(K, KX, ROWS) for the rows and columns of the kernel of one parity of x at a stride of 2: those of 3
+// and 5 come apart into ones of 1 to 3.
+template <int W, class F>
+LANAS_INLINE void with_taps(int k, int k_columns, int rows, F&& f) {
+  const auto square = [&](auto size, auto, auto tile) LANAS_LAMBDA { f(size, size, tile); };
+  if (k == k_columns && k > 1) return with_constants<W>(k, 1, rows, square);
+  constexpr Count<1> one;
+  constexpr Count<2> two;
+  constexpr Count<3> three;
+  const auto choose = [&](auto tile) LANAS_LAMBDA {
+    if constexpr (W > 4) {
+      if (k == 1 && k_columns == 1) return f(one, one, tile);
+      if (k == 1 && k_columns == 2) return f(one, two, tile);
+      if (k == 2 && k_columns == 1) return f(two, one, tile);
+      if (k == 2 && k_columns == 3) return f(two, three, tile);
+      if (k == 3 && k_columns == 2) return f(three, two, tile);
+    }
+    f(Count<0>(), Count<0>(), tile);
+  };
+  if (rows == 1) return f(Count<0>(), Count<0>(), one);
+  if constexpr (W > 4)
+    if (rows == kTileRows) return choose(Count<kTileRows>());
+  choose(Count<4>());
 }
 
 }  // namespace lanas::cpu
