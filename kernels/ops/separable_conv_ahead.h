@@ -17,10 +17,11 @@ class Ahead {
     if (!t || n >= t.n) return;
     push_pixels(t, t.at(n, begin, 0), t.stride, (end - begin) * t.w);
   }
-  // Of image n every step-th row and column from `first` on.
-  void add_every(const Tensor& t, int n, int step, int first) {
-    if (step == 1) return add(t, n, 0, t.h);
-    if (!t || n >= t.n) return;
+  // Of image n every step-th row and column from `first` on; of all of them the share of one of `units` units
+  // that read it, of fewer everything with the last.
+  void add_share(const Tensor& t, int n, int step, int first, int unit, int units) {
+    if (step == 1) return add(t, n, t.h * unit / units, t.h * (unit + 1) / units);
+    if (!t || n >= t.n || unit + 1 < units) return;
     for (int row = first; row < t.h; row += step)
       push_pixels(t, t.at(n, row, first), step * t.stride, (t.w - first + step - 1) / step);
   }

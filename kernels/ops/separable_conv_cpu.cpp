@@ -166,11 +166,7 @@ template <int W>
 LANAS_INLINE void forward_image(const Forward& f, const ForwardBuffers& t, Tensor x, int n,
                                 const Forward* next, const Forward& first, Ahead& lines) {
   const Plan& plan = f.plan;
-  const int unit = int(&f - &first), units = plan.common.units;
-  if (plan.spread() == 1)
-    lines.add(x, n + 1, x.h * unit / units, x.h * (unit + 1) / units);
-  else if (!next)
-    lines.add_every(x, n + 1, plan.spread(), plan.op.offset);
+  lines.add_share(x, n + 1, plan.spread(), plan.op.offset, int(&f - &first), plan.common.units);
   const Forward& after = next ? *next : first;
   if (!after.past) lines.add(after.y, next ? n : n + 1, 0, plan.y.h);
   lines.pace((plan.op.has_depthwise() ? plan.stencil_work(plan.k) : plan.y.h * plan.x_copy_work) +

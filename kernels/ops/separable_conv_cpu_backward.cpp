@@ -229,13 +229,10 @@ LANAS_INLINE void ask_ahead(const Backwards& all, const Backward& b, int n, int 
   if (dy.factors) ahead.add(dy.v, next, from, to);
   const Tensor out = plan.op.norm ? b.dz : b.gradient.dx;
   const auto add = [&](const Tensor& t, int step, int first) LANAS_LAMBDA {
-    const int units = plan.common.units;
     if (b.strip < plan.y.h)
       ahead.add(t, next, from, to);
-    else if (step == 1)
-      ahead.add(t, n + 1, t.h * b.unit / units, t.h * (b.unit + 1) / units);
-    else if (last)
-      ahead.add_every(t, n + 1, step, first);
+    else
+      ahead.add_share(t, n + 1, step, first, b.unit, plan.common.units);
   };
   add(b.x, plan.spread(), plan.op.offset);
   if (!b.past()) add(out, fill ? 1 : plan.spread(), fill ? 0 : plan.op.offset);

@@ -128,7 +128,7 @@ LANAS_INLINE void stencil_vectors(StencilRows out, const float* in, const ptrdif
 }
 
 // out[t][v] (+)= sum_{ky,kx} w[ky,kx] in[Step*t + ky][v + column kx]; add: to what out holds. PACED: asks
-// for lines of ahead meanwhile; without, small kernels are up to a fifth faster.
+// for lines of ahead meanwhile; without, a kernel of 3 takes a sixth less time at 4 channels.
 template <int W, int K, int KX, int Step, int ROWS, int EDGES, bool PACED>
 LANAS_INLINE void stencil_loops(StencilRows out, const float* in, const float* weights, const StencilShape& s,
                                 bool add, Ahead* ahead) {

@@ -124,6 +124,7 @@ std::vector<Case> float_cases() {
   for (int channels : {4, 8}) {  // tiles of eight, four and single rows
     cases.push_back({2, 27, channels, channels, 3, 1, 2, Norm::plain});
     cases.push_back({2, 27, channels, channels, 3, 2, 1, Norm::affine, 1});
+    cases.push_back({2, 27, channels, channels, 5, 2, 1});
   }
   cases.push_back({2, 13, 36, 36, 3, 1, 1, Norm::plain});  // rows of more than one block of vectors
   cases.push_back({1, 17, 36, 40, 5, 1, 2, Norm::affine, 1});
@@ -136,6 +137,7 @@ std::vector<Case> float_cases() {
   cases.push_back({2, 30, 64, 16, 0, 1, 1});   // 1x1: images that backward asks for rows by rows
   cases.push_back({1, 30, 64, 16, 0, 1, 1, Norm::affine, 1});
   cases.push_back({2, 9, 8, 8, 7, 1, 1, Norm::plain});
+  cases.push_back({2, 13, 8, 8, 7, 2, 1});
   cases.push_back({2, 13, 4, 4, 9, 1, 1});
   cases.push_back({2, 9, 4, 4, 3, 2, 3});
   cases.push_back({2, 8, 8, 8, 5, 2, 1, Norm::affine, 1});
