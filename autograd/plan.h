@@ -56,6 +56,9 @@ class Plan {
   const Op& op(int step) const { return tape_.ops()[steps_[step].op]; }
   int factored(Var v) const { return int(factored_[v.id].size()); }  // by how many ops as factors
   bool writes_gradient(Var v) const { return !factored(v) || factored_[v.id][0].gradient == v; }
+  // Of a backward step: does it give the gradient of its op's i-th input, and add to what others gave?
+  bool gives_gradient(int step, size_t i) const { return steps_[step].wants[i]; }
+  bool adds_gradient(int step, size_t i) const { return steps_[step].beta[i] != 0; }
   void run_step(Stream& stream, int step);
   void bind();  // resolves addresses; called by forward and backward when the workspace has moved
 

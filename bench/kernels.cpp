@@ -114,8 +114,8 @@ struct KernelsCommand {
               {.outputs = {loss}, .loss = loss, .wanted = {&weights}, .wanted_inputs = {}, .training = true},
               std::make_shared<Workspace>(stream.device()));
     Work work;
-    add_steps(work, stream, tape, plan, 0, plan.forward_steps(), "forward", nullptr);
-    add_steps(work, stream, tape, plan, plan.forward_steps(), plan.steps(), "backward", &weights);
+    add_steps(work, stream, tape, plan, 0, plan.forward_steps(), "forward");
+    add_steps(work, stream, tape, plan, plan.forward_steps(), plan.steps(), "backward");
     work.begin = [&] {
       stream.activate();
       plan.bind();

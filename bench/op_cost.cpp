@@ -13,7 +13,7 @@ std::string text(Shape s) { return join(s.n, 'x', s.h, 'x', s.w, 'x', s.c); }
 
 }  // namespace
 
-OpCost op_cost(const Tape& tape, const Plan& plan, int step, const ParameterStore* wanted) {
+OpCost op_cost(const Tape& tape, const Plan& plan, int step) {
   using Role = Tape::Role;
   const Op& op = plan.op(step);
   const bool backward = step >= plan.forward_steps();
@@ -28,12 +28,13 @@ OpCost op_cost(const Tape& tape, const Plan& plan, int step, const ParameterStor
   }
   bool weights = false, data = false;
   for (Var v : op.saved) cost.read += bytes_of(tape, v);
-  for (Var v : op.inputs) {
-    const Tape::Value& value = tape.value(v);
-    const bool parameter = value.role == Role::parameter && value.store == wanted;
-    if (!parameter && value.role != Role::activation) continue;
-    (parameter ? weights : data) = true;
-    if (plan.writes_gradient(v)) cost.written += bytes_of(tape, v);
+  for (size_t i = 0; i < op.inputs.size(); ++i) {
+    if (!plan.gives_gradient(step, i)) continue;
+    const Var v = op.inputs[i];
+    (tape.value(v).role == Role::parameter ? weights : data) = true;
+    if (!plan.writes_gradient(v)) continue;
+    cost.written += bytes_of(tape, v);
+    if (plan.adds_gradient(step, i)) cost.read += bytes_of(tape, v);
   }
   for (Var v : op.outputs)
     if (tape.value(v).role == Role::activation) cost.read += bytes_of(tape, v) * (1 + plan.factored(v));

@@ -14,12 +14,12 @@
 namespace lanas::bench {
 
 void add_steps(Work& work, Stream& stream, const Tape& tape, Plan& plan, int begin, int end,
-               const std::string& pass, const ParameterStore* wanted) {
+               const std::string& pass) {
   for (int s = begin; s < end; ++s) {
     work.items.push_back({plan.op(s).name,
                           pass,
                           op_shape(tape, plan.op(s)),
-                          op_cost(tape, plan, s, wanted),
+                          op_cost(tape, plan, s),
                           [&stream, &plan, s] { plan.run_step(stream, s); },
                           {},
                           {},
@@ -29,7 +29,7 @@ void add_steps(Work& work, Stream& stream, const Tape& tape, Plan& plan, int beg
 
 Work inference_work(Stream& stream, const Tape& tape, Plan& plan) {
   Work work;
-  add_steps(work, stream, tape, plan, 0, plan.steps(), "inference", nullptr);
+  add_steps(work, stream, tape, plan, 0, plan.steps(), "inference");
   work.begin = [&stream, &plan] {
     stream.activate();
     plan.bind();
@@ -43,7 +43,7 @@ Work training_work(Stream& stream, TrainingStep& step) {
   const std::vector<TrainingStep::Part> parts = step.parts();
   for (const TrainingStep::Part& part : parts) {
     Plan& plan = *part.plan;
-    add_steps(work, stream, step.tape(), plan, 0, plan.forward_steps(), part.name + " forward", nullptr);
+    add_steps(work, stream, step.tape(), plan, 0, plan.forward_steps(), part.name + " forward");
     const std::string backward = part.name + " backward";
     work.items.push_back({"fill",
                           backward,
@@ -53,7 +53,7 @@ Work training_work(Stream& stream, TrainingStep& step) {
                           {},
                           {},
                           {}});
-    add_steps(work, stream, step.tape(), plan, plan.forward_steps(), plan.steps(), backward, part.wanted);
+    add_steps(work, stream, step.tape(), plan, plan.forward_steps(), plan.steps(), backward);
     const double slab = double(part.wanted->slab_floats()) * sizeof(float);
     work.items.push_back({part.update_name,
                           part.name + " update",

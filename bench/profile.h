@@ -33,9 +33,9 @@ struct Work {
   double mean_calm(const std::vector<double>& times) const;
 };
 
-// Appends the plan's steps [begin, end). `wanted`: whose gradients a backward pass writes.
+// Appends the plan's steps [begin, end).
 void add_steps(Work& work, Stream& stream, const Tape& tape, Plan& plan, int begin, int end,
-               const std::string& pass, const ParameterStore* wanted);
+               const std::string& pass);
 // Inference: forward of the plan alone.
 Work inference_work(Stream& stream, const Tape& tape, Plan& plan);
 Work training_work(Stream& stream, TrainingStep& step);
