@@ -53,6 +53,18 @@ LANAS_INLINE void prefetch(const void* p) {
     __builtin_prefetch(p, kWrite ? 1 : 0, 2);
 }
 
+// Those of `floats` at p before they are written, if another thread read or wrote them last: a write that
+// waits for its line from another core, above all from one with an L3 of its own, holds up all after it.
+inline void prefetch_to_write(const float* p, int64_t floats) {
+  constexpr int kLine = 16;
+  for (int64_t i = 0; i < floats; i += kLine)
+#if defined(__x86_64__)
+    asm volatile("prefetchw %0" : : "m"(p[i]));  // __builtin_prefetch gives it to some instruction sets alone
+#else
+    __builtin_prefetch(p + i, 1, 3);
+#endif
+}
+
 // The same for lines `step` floats apart, to be read: the cache is chosen once for all of them.
 LANAS_INLINE void prefetch_lines(const float* line, ptrdiff_t step, int lines) {
   if (kPrefetchIntoL1)

@@ -22,7 +22,7 @@ struct Backward {
   float *dx_factor, *depthwise, *pointwise, *zeros;
   float* dy_factors[3];  // a, b, d of dy, repeated to whole vectors
   float* flipped[2][2];  // of the parities of rows and columns
-  double* norm_sums;     // [n][2][lanes repeating the channels]: of dz and dz xhat
+  float* norm_sums;      // [n][2][lanes repeating the channels]: of dz and dz xhat
   int lanes_c;           // floats after which channels repeat, for whole vectors
   int dy_period;         // the same for those of dy
   int wide_pitch, wide_rows, x_pitch;
@@ -64,7 +64,7 @@ struct Backward {
       for (float*& table : row) table = carver.take<float>(depthwise_table_size(plan));
     pointwise = carver.take<float>(pointwise_table_size(plan));
     zeros = carver.take<float>(size_t(round_up(x_shape.c, kMaxLanes)));
-    norm_sums = carver.take<double>(size_t(x_shape.n) * 2 * most);
+    norm_sums = carver.take<float>(size_t(x_shape.n) * 2 * most);
     if (common.units == 1) dz = Tensor(carver.take<float>(size_t(x_shape.size())), x_shape);
   }
 

@@ -141,7 +141,7 @@ namespace {
 struct Forwards {
   Tensor x;
   std::vector<Forward> units;
-  std::vector<double*> sums;
+  std::vector<float*> sums;
   ForwardBuffers::Sizes sizes;
   char* threads_base;
   size_t thread_bytes;
@@ -150,7 +150,7 @@ struct Forwards {
     units.reserve(ops.size());
     for (const SeparableConv<float>& op : ops) {
       const Plan& plan = units.emplace_back(op, x.shape(), common, carver).plan;
-      sums.push_back(carver.take<double>(size_t(plan.y.n) * 2 * size_t(round_up(plan.y.c, kMaxLanes))));
+      sums.push_back(carver.take<float>(size_t(plan.y.n) * 2 * size_t(round_up(plan.y.c, kMaxLanes))));
       sizes.add(plan);
     }
     Carver one(nullptr);
@@ -187,10 +187,12 @@ LANAS_INLINE void forward_thread(const Forwards& all, int thread, int threads) {
     if (plan.op.has_depthwise()) pack_rows<W>(t.padded, plan, all.x, n, 0, plan.y.h, first.norm);
     for (size_t u = 0; u < all.units.size(); ++u) {
       const Forward& f = all.units[u];
-      std::fill_n(t.sums, 2 * plan.cout_pad, 0.0f);
+      const int size = 2 * f.plan.cout_pad;
+      float* const sums = all.sums[u] + int64_t{n} * size;
+      prefetch_to_write(sums, size);
+      std::fill_n(t.sums, size, 0.0f);
       forward_image<W>(f, t, all.x, n, u + 1 < all.units.size() ? &f + 1 : nullptr, first, lines);
-      for (int j = 0; j < 2 * plan.cout_pad; ++j)
-        all.sums[u][int64_t{n} * 2 * plan.cout_pad + j] = double(t.sums[j]);
+      std::copy_n(t.sums, size, sums);
     }
   }
   fence_writes_past_caches();
@@ -207,7 +209,7 @@ __attribute__((flatten)) void forward_base(const Forwards& f, int thread, int th
 }
 
 // mean and 1/std of y from the sums of the images.
-void statistics(const Plan& plan, const double* sums, float* y_mean, float* y_inv_std, float eps) {
+void statistics(const Plan& plan, const float* sums, float* y_mean, float* y_inv_std, float eps) {
   const double count = double(plan.y.pixels());
   const std::vector<double> total = sum_of_images(sums, plan.y.n, 2 * plan.cout_pad);
   for (int j = 0; j < plan.y.c; ++j) {

@@ -288,15 +288,15 @@ LANAS_INLINE void backward_thread(const Backwards& all, int thread, int threads)
     for (const Backward& b : all.units) {
       const Plan& plan = b.plan;
       const Backward::Thread& t = buffers[size_t(b.unit)];
+      const int size = plan.op.norm && b.want_dz ? 2 * b.lanes_c : 0;
+      float* const sums = b.norm_sums + i * size;
+      prefetch_to_write(sums, size);
       backward_image<W>(all, b, t, int(i), ahead);
       const bool flushes = (i - begin + 1) % images == 0 || i + 1 == end;
       if (flushes && b.want_dp) flush(t.dp_sum, t.dp, size_t(plan.x.c) * plan.cout_pad);
       if (flushes && b.want_dw) flush(t.dw_sum, t.dw, size_t(plan.k) * plan.k * b.lanes_c);
-      if (!plan.op.norm || !b.want_dz) continue;
-      for (int j = 0; j < 2 * b.lanes_c; ++j) {
-        b.norm_sums[i * 2 * b.lanes_c + j] = double(t.norm_sums[j]);
-        t.norm_sums[j] = 0;
-      }
+      std::copy_n(t.norm_sums, size, sums);
+      std::fill_n(t.norm_sums, size, 0.0f);
     }
   fence_writes_past_caches();
 }

@@ -162,7 +162,7 @@ struct NormTable {
 };
 
 // What the images' sums, [n][size], add up to.
-inline std::vector<double> sum_of_images(const double* sums, int n, int size) {
+inline std::vector<double> sum_of_images(const float* sums, int n, int size) {
   std::vector<double> total(sums, sums + size);
   for (int i = 1; i < n; ++i)
     for (int j = 0; j < size; ++j) total[size_t(j)] += sums[int64_t{i} * size + j];
