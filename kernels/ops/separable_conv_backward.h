@@ -153,20 +153,16 @@ struct Backward {
 // All units that read one x.
 struct Backwards {
   std::vector<Backward> units;
-  char* threads_base;
-  size_t thread_bytes;
+  ThreadMemory memory;
   int threads_used = 1;
   Backwards(std::span<const SeparableConv<float>> ops, Shape x, int threads, Carver& carver) {
     const Common common(ops);
     units.reserve(ops.size());
     for (const SeparableConv<float>& op : ops) units.emplace_back(op, x, int(units.size()), common, carver);
-    Carver one(nullptr);
-    Backward::Thread(units[0], one);
-    thread_bytes = one.used();
-    threads_base = carver.take<char>(thread_bytes * size_t(threads));
+    memory = ThreadMemory([&](Carver& one) { Backward::Thread(units[0], one); }, threads, carver);
   }
   Backward::Thread thread(const Backward& unit, int index) const {
-    Carver carver(threads_base + thread_bytes * size_t(index));
+    Carver carver = memory.of(index);
     return Backward::Thread(unit, carver);
   }
 };

@@ -143,8 +143,7 @@ struct Forwards {
   std::vector<Forward> units;
   std::vector<float*> sums;
   ForwardBuffers::Sizes sizes;
-  char* threads_base;
-  size_t thread_bytes;
+  ThreadMemory memory;
   Forwards(std::span<const SeparableConv<float>> ops, Tensor input, int threads, Carver& carver) : x(input) {
     const Common common(ops);
     units.reserve(ops.size());
@@ -153,10 +152,7 @@ struct Forwards {
       sums.push_back(carver.take<float>(size_t(plan.y.n) * 2 * size_t(round_up(plan.y.c, kMaxLanes))));
       sizes.add(plan);
     }
-    Carver one(nullptr);
-    ForwardBuffers(sizes, 1, one);
-    thread_bytes = one.used();
-    threads_base = carver.take<char>(thread_bytes * size_t(threads));
+    memory = ThreadMemory([&](Carver& one) { ForwardBuffers(sizes, 1, one); }, threads, carver);
   }
 };
 
@@ -179,7 +175,7 @@ template <int W>
 LANAS_INLINE void forward_thread(const Forwards& all, int thread, int threads) {
   const Forward& first = all.units[0];
   const Plan& plan = first.plan;
-  Carver carver(all.threads_base + all.thread_bytes * size_t(thread));
+  Carver carver = all.memory.of(thread);
   const ForwardBuffers t(all.sizes, 1, carver);
   clear_borders(t.padded, plan);
   Ahead lines;

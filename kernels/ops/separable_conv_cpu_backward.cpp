@@ -276,7 +276,7 @@ LANAS_INLINE void flush(double* sum, float* part, size_t size) {
 
 template <int W>
 LANAS_INLINE void backward_thread(const Backwards& all, int thread, int threads) {
-  all.thread(all.units[0], thread).clear(all.units[0], all.thread_bytes);
+  all.thread(all.units[0], thread).clear(all.units[0], all.memory.bytes);
   const Shape y = all.units[0].plan.y;
   const int64_t begin = int64_t{y.n} * thread / threads, end = int64_t{y.n} * (thread + 1) / threads;
   const int64_t images = std::max(1, kFlushPixels / (y.h * y.w));

@@ -23,8 +23,7 @@ struct Paths {
   int together;
   bool few;       // images: fewer than threads
   float* shared;  // then what first units write: [n][paths][half_size]
-  char* threads_base;
-  size_t thread_bytes;
+  ThreadMemory memory;
 
   Paths(std::span<const SeparablePath> paths, Tensor input, int threads, Carver& carver) : x(input) {
     std::vector<SeparableConv<float>> heads, tails;
@@ -45,10 +44,7 @@ struct Paths {
     together = int(std::clamp<size_t>(kTogether / std::max<size_t>(sizes.padded, 1), 1, size_t(x.n)));
     few = x.n < threads;
     shared = carver.take<float>(few ? size_t(x.n) * paths.size() * half_size : 0);
-    Carver one(nullptr);
-    Thread(*this, one);
-    thread_bytes = one.used();
-    threads_base = carver.take<char>(thread_bytes * size_t(threads));
+    memory = ThreadMemory([&](Carver& one) { Thread(*this, one); }, threads, carver);
   }
 
   struct Thread {
@@ -87,7 +83,7 @@ LANAS_INLINE void unit_strip(const Forward& f, const ForwardBuffers& t, const fl
 template <int W>
 LANAS_INLINE void inference_thread(const Paths& all, int thread, int threads) {
   const Plan& plan = all.first[0].plan;
-  Carver carver(all.threads_base + all.thread_bytes * size_t(thread));
+  Carver carver = all.memory.of(thread);
   const Paths::Thread own(all, carver);
   const ForwardBuffers& t = own.buffers;
   const int block = 4 * plan.step, blocks = (plan.y.h + block - 1) / block;

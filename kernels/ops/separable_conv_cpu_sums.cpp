@@ -27,13 +27,14 @@ void weight_gradients(const Backwards& all, const Backward& b) {
       for (int l = plan.flat ? i : j; l < (plan.flat ? plan.cout_pad : j + 1); l += cout) sum += dp[row + l];
       write(g.d_pointwise.pixel(j)[i], sum, g.beta_d_pointwise);
     }
-  for (int tap = 0; b.want_dw && tap < taps; ++tap)
-    for (int c = 0; c < cin; ++c) {
-      double sum = 0;
-      for (int l = c; l < b.lanes_c; l += cin)
-        sum += dw[(size_t(l / plan.lanes) * taps + tap) * plan.lanes + l % plan.lanes];
-      write(g.d_depthwise.pixel(tap)[c], sum, g.beta_d_depthwise);
-    }
+  std::vector<double> sums(size_t(cin), 0.0);
+  for (int tap = 0; b.want_dw && tap < taps; ++tap) {
+    std::fill(sums.begin(), sums.end(), 0.0);
+    const double* lanes = dw + tap * plan.lanes;
+    for (int phase = 0, c = 0; phase < plan.period; ++phase, lanes += taps * plan.lanes)
+      for (int l = 0; l < plan.lanes; ++l, c = c + 1 == cin ? 0 : c + 1) sums[size_t(c)] += lanes[l];
+    for (int c = 0; c < cin; ++c) write(g.d_depthwise.pixel(tap)[c], sums[size_t(c)], g.beta_d_depthwise);
+  }
 }
 
 // dgamma, dbeta, and the factors of dx = gamma inv_std (dz - mean(dz) - xhat mean(dz xhat)).

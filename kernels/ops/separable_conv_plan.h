@@ -150,6 +150,23 @@ class Carver {
   size_t used_ = 0;
 };
 
+// What each thread works in, as carve(Carver) takes it. Between two threads' a page is left: processors fetch
+// lines behind those that are read, within a page, and would take them from the thread that writes them.
+struct ThreadMemory {
+  static constexpr size_t kPage = 4096;
+  char* base = nullptr;
+  size_t bytes = 0;  // of one thread
+  ThreadMemory() = default;
+  template <class Carve>
+  ThreadMemory(Carve&& carve, int threads, Carver& carver) {
+    Carver one(nullptr);
+    carve(one);
+    bytes = one.used();
+    base = carver.take<char>((bytes + kPage) * size_t(threads));
+  }
+  Carver of(int thread) const { return Carver(base + (bytes + kPage) * size_t(thread)); }
+};
+
 // z = scale x + shift, channels repeated over repeat() floats; null pointers: z = x.
 struct NormTable {
   float *scale = nullptr, *shift = nullptr;
