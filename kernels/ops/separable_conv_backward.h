@@ -36,8 +36,9 @@ struct Backward {
   int64_t work = 0;           // of an image, by which lines are asked for ahead
   int strip;                  // rows of an image after which the next ones are asked for
 
+  // shared: what all threads have together is taken from it.
   Backward(const SeparableConv<float>& op, Shape x_shape, int unit_index, const Common& common,
-           Carver& carver)
+           Carver& shared)
       : plan(op, x_shape, lanes_of(cpu_isa()), common), lattice(op), unit(unit_index) {
     const size_t most = size_t(std::lcm(x_shape.c, kMaxLanes));
     lattice.margin = common.margin;
@@ -56,16 +57,19 @@ struct Backward {
       columns[i] = {first, plan.count_of(i, x_shape.w), begin, taps};
     }
     for (int kx = 0; kx < lattice.taps; ++kx) dd_column[kx] = kx * lattice.spacing * x_shape.c;
+    norm_sums = shared.take<float>(size_t(x_shape.n) * 2 * most);
+    if (common.units == 1) dz = Tensor(shared.take<float>(size_t(x_shape.size())), x_shape);
+  }
+  // Takes the tables.
+  void carve(Carver& carver) {
     norm.carve(carver, plan), xhat.carve(carver, plan), dx_table.carve(carver, plan);
-    dx_factor = carver.take<float>(most);
+    dx_factor = carver.take<float>(size_t(std::lcm(plan.x.c, kMaxLanes)));
     for (float*& factor : dy_factors) factor = carver.take<float>(size_t(std::lcm(plan.y.c, kMaxLanes)));
     depthwise = carver.take<float>(depthwise_table_size(plan));
     for (auto& row : flipped)
       for (float*& table : row) table = carver.take<float>(depthwise_table_size(plan));
     pointwise = carver.take<float>(pointwise_table_size(plan));
-    zeros = carver.take<float>(size_t(round_up(x_shape.c, kMaxLanes)));
-    norm_sums = carver.take<float>(size_t(x_shape.n) * 2 * most);
-    if (common.units == 1) dz = Tensor(carver.take<float>(size_t(x_shape.size())), x_shape);
+    zeros = carver.take<float>(size_t(round_up(plan.x.c, kMaxLanes)));
   }
 
   // Of the sum of dz, where several units read x.
@@ -150,19 +154,29 @@ struct Backward {
   };
 };
 
-// All units that read one x.
+// All units that read one x. Every thread has them with tables of its own: tables that one fills and all read
+// take longer to come from its caches.
 struct Backwards {
   std::vector<Backward> units;
-  ThreadMemory memory;
+  ThreadMemory memory;   // a thread's buffers, then its tables
+  size_t buffers_bytes;  // of these the former
   int threads_used = 1;
-  Backwards(std::span<const SeparableConv<float>> ops, Shape x, int threads, Carver& carver) {
+  Backwards(std::span<const SeparableConv<float>> ops, Shape x, int thread, int threads, Carver& carver) {
     const Common common(ops);
     units.reserve(ops.size());
     for (const SeparableConv<float>& op : ops) units.emplace_back(op, x, int(units.size()), common, carver);
-    memory = ThreadMemory([&](Carver& one) { Backward::Thread(units[0], one); }, threads, carver);
+    const auto carve = [&](Carver& own) {
+      const size_t before = own.used();
+      Backward::Thread(units[0], own);
+      buffers_bytes = own.used() - before;
+      for (Backward& unit : units) unit.carve(own);
+    };
+    memory = ThreadMemory(carve, threads, carver);
+    Carver own = memory.of(thread);
+    carve(own);
   }
-  Backward::Thread thread(const Backward& unit, int index) const {
-    Carver carver = memory.of(index);
+  Backward::Thread buffers(const Backward& unit, int thread) const {
+    Carver carver = memory.of(thread);
     return Backward::Thread(unit, carver);
   }
 };

@@ -5,6 +5,7 @@
 #include "kernels/ops/separable_conv_cpu.h"
 
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "kernels/ops/separable_conv_forward.h"
@@ -137,22 +138,29 @@ void Forward::fill(const float* biases) {
 
 namespace {
 
-// Units that read one x, and their sums of y and y^2: [n][2][cout_pad] of each.
+// Units that read one x, and their sums of y and y^2: [n][2][cout_pad] of each. Every thread has them with
+// tables and buffers of its own: tables that one fills and all read take longer to come from its caches.
 struct Forwards {
   Tensor x;
   std::vector<Forward> units;
   std::vector<float*> sums;
-  ForwardBuffers::Sizes sizes;
-  ThreadMemory memory;
-  Forwards(std::span<const SeparableConv<float>> ops, Tensor input, int threads, Carver& carver) : x(input) {
+  ForwardBuffers buffers;
+  Forwards(std::span<const SeparableConv<float>> ops, Tensor input, int thread, int threads, Carver& carver)
+      : x(input) {
     const Common common(ops);
-    units.reserve(ops.size());
+    ForwardBuffers::Sizes sizes;
+    units.reserve(ops.size()), sums.reserve(ops.size());
     for (const SeparableConv<float>& op : ops) {
-      const Plan& plan = units.emplace_back(op, x.shape(), common, carver).plan;
+      const Plan& plan = units.emplace_back(op, x.shape(), common).plan;
       sums.push_back(carver.take<float>(size_t(plan.y.n) * 2 * size_t(round_up(plan.y.c, kMaxLanes))));
       sizes.add(plan);
     }
-    memory = ThreadMemory([&](Carver& one) { ForwardBuffers(sizes, 1, one); }, threads, carver);
+    const auto carve = [&](Carver& own) {
+      for (Forward& unit : units) unit.carve(own);
+      buffers = ForwardBuffers(sizes, 1, own);
+    };
+    Carver own = ThreadMemory(carve, threads, carver).of(thread);
+    carve(own);
   }
 };
 
@@ -175,8 +183,7 @@ template <int W>
 LANAS_INLINE void forward_thread(const Forwards& all, int thread, int threads) {
   const Forward& first = all.units[0];
   const Plan& plan = first.plan;
-  Carver carver = all.memory.of(thread);
-  const ForwardBuffers t(all.sizes, 1, carver);
+  const ForwardBuffers& t = all.buffers;
   clear_borders(t.padded, plan);
   Ahead lines;
   for (int n = plan.y.n * thread / threads; n < plan.y.n * (thread + 1) / threads; ++n) {
@@ -204,6 +211,13 @@ __attribute__((flatten)) void forward_base(const Forwards& f, int thread, int th
   forward_thread<4>(f, thread, threads);
 }
 
+void run(const Forwards& f, int thread, int threads) {
+  const int lanes = f.units[0].plan.lanes;
+  if (lanes == 16) return forward_avx512(f, thread, threads);
+  if (lanes == 8) return forward_avx2(f, thread, threads);
+  forward_base(f, thread, threads);
+}
+
 // mean and 1/std of y from the sums of the images.
 void statistics(const Plan& plan, const float* sums, float* y_mean, float* y_inv_std, float eps) {
   const double count = double(plan.y.pixels());
@@ -224,7 +238,7 @@ void statistics(const Plan& plan, const float* sums, float* y_mean, float* y_inv
 
 size_t separable_conv_forward_scratch_bytes(std::span<const SeparableConv<float>> ops, Shape x, int threads) {
   Carver carver(nullptr);
-  Forwards(ops, Tensor(nullptr, x), threads, carver);
+  Forwards(ops, Tensor(nullptr, x), 0, threads, carver);
   std::vector<SeparablePath> paths;
   for (const SeparableConv<float>& op : ops) paths.push_back({.first = op});
   return std::max(carver.used(), separable_convs_inference_scratch_bytes(paths, x, threads));
@@ -238,23 +252,23 @@ void separable_conv_forward(std::span<const SeparableConv<float>> ops,
     for (size_t u = 0; u < ops.size(); ++u) paths.push_back({.first = ops[u], .y = outputs[u].y});
     return separable_convs_inference(paths, x, scratch);
   }
-  Carver carver(scratch);
-  Forwards all(ops, x, omp_get_max_threads(), carver);
-  for (size_t u = 0; u < ops.size(); ++u) {
-    Forward& f = all.units[u];
-    const Plan& plan = f.plan;
-    f.y = outputs[u].y;
-    f.past = writes_past_caches(f.y, plan.flat ? plan.y.w * plan.y.c : plan.y.c, plan.lanes);
-    f.fill(nullptr);
-  }
+  const int most = omp_get_max_threads();
+  std::optional<Forwards> first;  // of thread 0
   on_threads([&](int thread, int threads) {
-    const int lanes = all.units[0].plan.lanes;
-    if (lanes == 16) return forward_avx512(all, thread, threads);
-    if (lanes == 8) return forward_avx2(all, thread, threads);
-    forward_base(all, thread, threads);
+    Carver carver(scratch);
+    Forwards all(ops, x, thread, most, carver);
+    for (size_t u = 0; u < ops.size(); ++u) {
+      Forward& f = all.units[u];
+      const Plan& plan = f.plan;
+      f.y = outputs[u].y;
+      f.past = writes_past_caches(f.y, plan.flat ? plan.y.w * plan.y.c : plan.y.c, plan.lanes);
+      f.fill(nullptr);
+    }
+    run(all, thread, threads);
+    if (thread == 0) first.emplace(std::move(all));
   });
   for (size_t u = 0; u < ops.size(); ++u)
-    statistics(all.units[u].plan, all.sums[u], outputs[u].mean, outputs[u].inv_std, eps);
+    statistics(first->units[u].plan, first->sums[u], outputs[u].mean, outputs[u].inv_std, eps);
 }
 
 }  // namespace lanas::cpu

@@ -4,6 +4,8 @@
 // each parity of rows and columns, so that no zeros stand between the rows (Lattice). Behind a norm dz is
 // stored, its sums are taken, and a second pass writes dx = a dz + b x + c, unless the factors alone are
 // wanted. Weight gradients go to double per thread and are added in the order of the threads.
+#include <optional>
+
 #include "kernels/ops/separable_conv_backward_rows.h"
 #include "kernels/ops/separable_conv_cpu.h"
 
@@ -276,13 +278,13 @@ LANAS_INLINE void flush(double* sum, float* part, size_t size) {
 
 template <int W>
 LANAS_INLINE void backward_thread(const Backwards& all, int thread, int threads) {
-  all.thread(all.units[0], thread).clear(all.units[0], all.memory.bytes);
+  all.buffers(all.units[0], thread).clear(all.units[0], all.buffers_bytes);
   const Shape y = all.units[0].plan.y;
   const int64_t begin = int64_t{y.n} * thread / threads, end = int64_t{y.n} * (thread + 1) / threads;
   const int64_t images = std::max(1, kFlushPixels / (y.h * y.w));
   std::vector<Backward::Thread> buffers;
   buffers.reserve(all.units.size());
-  for (const Backward& b : all.units) buffers.push_back(all.thread(b, thread));
+  for (const Backward& b : all.units) buffers.push_back(all.buffers(b, thread));
   Ahead ahead;
   for (int64_t i = begin; i < end; ++i)
     for (const Backward& b : all.units) {
@@ -307,7 +309,7 @@ LANAS_INLINE void norm_thread(const Backwards& all, int thread, int threads) {
   const Backward& b = all.units[0];
   const Plan& plan = b.plan;
   const int c = plan.x.c, width = plan.x.w, size = width * c, period = plan.period;
-  const Backward::Thread t = all.thread(b, thread);
+  const Backward::Thread t = all.buffers(b, thread);
   const Tensor dx = b.gradient.dx;
   const bool whole = size % W == 0;
   const float beta = b.gradient.beta_dx;
@@ -350,14 +352,11 @@ __attribute__((flatten)) void backward_base(const Backwards& b, bool norm, int t
   either_thread<4>(b, norm, thread, threads);
 }
 
-void run(Backwards& b, bool norm) {
+void run(const Backwards& b, bool norm, int thread, int threads) {
   const int lanes = b.units[0].plan.lanes;
-  on_threads([&](int thread, int threads) {
-    if (thread == 0) b.threads_used = threads;
-    if (lanes == 16) return backward_avx512(b, norm, thread, threads);
-    if (lanes == 8) return backward_avx2(b, norm, thread, threads);
-    backward_base(b, norm, thread, threads);
-  });
+  if (lanes == 16) return backward_avx512(b, norm, thread, threads);
+  if (lanes == 8) return backward_avx2(b, norm, thread, threads);
+  backward_base(b, norm, thread, threads);
 }
 
 void fill_tables(Backward& b) {
@@ -381,33 +380,41 @@ void fill_tables(Backward& b) {
 size_t separable_conv_backward_scratch_bytes(std::span<const SeparableConv<float>> ops, Shape x,
                                              int threads) {
   Carver carver(nullptr);
-  Backwards(ops, x, threads, carver);
+  Backwards(ops, x, 0, threads, carver);
   return carver.used();
 }
 
 void separable_conv_backward(std::span<const SeparableConv<float>> ops,
                              std::span<const SeparableConvGradient<float>> gradients,
                              std::span<const GradientView<float>> dys, Tensor x, float* scratch) {
-  Carver carver(scratch);
-  Backwards all(ops, x.shape(), omp_get_max_threads(), carver);
-  bool any = false;
-  for (size_t u = 0; u < ops.size(); ++u) {
-    Backward& b = all.units[u];
-    const SeparableConvGradient<float>& g = b.gradient = gradients[u];
-    b.gradient.beta_dx = gradients[0].beta_dx;
-    b.dy = dys[u], b.x = x;
-    b.want_dp = bool(g.d_pointwise), b.want_dw = ops[u].has_depthwise() && g.d_depthwise;
-    b.want_dz = g.dx || g.norm.dgamma || g.norm.dbeta;
-    any |= b.want_dp || b.want_dw || b.want_dz;
-    if (ops[u].norm && g.dx && g.beta_dx == 0) b.dz = g.dx;
-    fill_tables(b);
-  }
-  if (!any) return;
-  run(all, false);
-  for (const Backward& b : all.units) weight_gradients(all, b);
-  if (!ops[0].norm || !all.units[0].want_dz) return;
-  norm_gradients(all.units[0]);
-  if (gradients[0].dx && !gradients[0].dx_factors) run(all, true);
+  const int most = omp_get_max_threads();
+  std::optional<Backwards> first;  // of thread 0
+  on_threads([&](int thread, int threads) {
+    Carver carver(scratch);
+    Backwards all(ops, x.shape(), thread, most, carver);
+    all.threads_used = threads;
+    bool any = false;
+    for (size_t u = 0; u < ops.size(); ++u) {
+      Backward& b = all.units[u];
+      const SeparableConvGradient<float>& g = b.gradient = gradients[u];
+      b.gradient.beta_dx = gradients[0].beta_dx;
+      b.dy = dys[u], b.x = x;
+      b.want_dp = bool(g.d_pointwise), b.want_dw = ops[u].has_depthwise() && g.d_depthwise;
+      b.want_dz = g.dx || g.norm.dgamma || g.norm.dbeta;
+      any |= b.want_dp || b.want_dw || b.want_dz;
+      if (ops[u].norm && g.dx && g.beta_dx == 0) b.dz = g.dx;
+      fill_tables(b);
+    }
+    if (!any) return;
+    run(all, false, thread, threads);
+    if (thread == 0) first.emplace(std::move(all));
+  });
+  if (!first) return;
+  for (const Backward& b : first->units) weight_gradients(*first, b);
+  if (!ops[0].norm || !first->units[0].want_dz) return;
+  norm_gradients(first->units[0]);
+  if (gradients[0].dx && !gradients[0].dx_factors)
+    on_threads([&](int thread, int threads) { run(*first, true, thread, threads); });
 }
 
 }  // namespace lanas::cpu

@@ -33,11 +33,11 @@ struct Paths {
     }
     const Common head_common(heads), tail_common(tails);
     for (const SeparablePath& path : paths) {
-      const Plan& head = first.emplace_back(path.first, x.shape(), head_common, carver).plan;
+      const Plan& head = first.emplace_back(path.first, x.shape(), head_common).carve(carver).plan;
       sizes.add(head);
       std::optional<Forward>& tail = second.emplace_back();
       if (!path.two_units()) continue;
-      const Plan& plan = tail.emplace(path.second, head.y, tail_common, carver).plan;
+      const Plan& plan = tail.emplace(path.second, head.y, tail_common).carve(carver).plan;
       sizes.add(plan, false);
       half_size = std::max(half_size, plan.padded_size());
     }

@@ -9,11 +9,11 @@ void weight_gradients(const Backwards& all, const Backward& b) {
   const Plan& plan = b.plan;
   const SeparableConvGradient<float>& g = b.gradient;
   const int cin = plan.x.c, cout = plan.y.c, taps = plan.k * plan.k;
-  const Backward::Thread first = all.thread(b, 0);
+  const Backward::Thread first = all.buffers(b, 0);
   double *dp = first.dp_sum, *dw = first.dw_sum;
   const size_t dp_size = size_t(cin) * plan.cout_pad, dw_size = size_t(taps) * b.lanes_c;
   for (int thread = 1; thread < all.threads_used; ++thread) {
-    const Backward::Thread t = all.thread(b, thread);
+    const Backward::Thread t = all.buffers(b, thread);
     for (size_t i = 0; b.want_dp && i < dp_size; ++i) dp[i] += t.dp_sum[i];
     for (size_t i = 0; b.want_dw && i < dw_size; ++i) dw[i] += t.dw_sum[i];
   }

@@ -16,12 +16,15 @@ struct Forward {
   float *depthwise, *pointwise_table, *bias;
   const float* pointwise;  // the table, or op.pointwise where that lies as the product reads it
 
-  Forward(const SeparableConv<float>& op, Shape x, const Common& common, Carver& carver)
-      : plan(op, x, lanes_of(cpu_isa()), common) {
+  Forward(const SeparableConv<float>& op, Shape x, const Common& common)
+      : plan(op, x, lanes_of(cpu_isa()), common) {}
+  // Takes the tables.
+  Forward& carve(Carver& carver) {
     norm.carve(carver, plan);
     depthwise = carver.take<float>(depthwise_table_size(plan));
     pointwise = pointwise_table = carver.take<float>(pointwise_table_size(plan));
     bias = carver.take<float>(size_t(round_up(plan.y.c, kMaxLanes)));
+    return *this;
   }
   // biases: [cout] or null.
   void fill(const float* biases);
@@ -29,7 +32,7 @@ struct Forward {
 
 // What a thread holds of one unit at a time, or of the largest of several.
 struct ForwardBuffers {
-  float *padded, *d, *out, *sums;
+  float *padded = nullptr, *d = nullptr, *out = nullptr, *sums = nullptr;
   struct Sizes {
     size_t padded = 0, d = 0, out = 0, sums = 0;
     void add(const Plan& plan, bool packs = true) {
@@ -40,6 +43,7 @@ struct ForwardBuffers {
       sums = std::max(sums, 2 * cout);
     }
   };
+  ForwardBuffers() = default;
   // images: padded buffers, one behind the other.
   ForwardBuffers(const Sizes& sizes, int images, Carver& carver) {
     padded = carver.take<float>(size_t(images) * sizes.padded);
