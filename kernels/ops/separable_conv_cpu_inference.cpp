@@ -14,6 +14,7 @@ namespace {
 // of padded input hold, 256 KB.
 constexpr size_t kTogether = 65536;
 
+// Paths that read one x. Every thread has them with tables and buffers of its own, as in training.
 struct Paths {
   Tensor x;
   std::vector<Forward> first;
@@ -23,37 +24,40 @@ struct Paths {
   int together;
   bool few;       // images: fewer than threads
   float* shared;  // then what first units write: [n][paths][half_size]
-  ThreadMemory memory;
+  ForwardBuffers buffers;
+  float* halves = nullptr;  // where images are not few, likewise for those that go together
 
-  Paths(std::span<const SeparablePath> paths, Tensor input, int threads, Carver& carver) : x(input) {
+  Paths(std::span<const SeparablePath> paths, Tensor input, int thread, int threads, Carver& carver)
+      : x(input) {
     std::vector<SeparableConv<float>> heads, tails;
     for (const SeparablePath& path : paths) {
       heads.push_back(path.first);
       if (path.two_units()) tails.push_back(path.second);
     }
     const Common head_common(heads), tail_common(tails);
+    first.reserve(paths.size()), second.reserve(paths.size());
     for (const SeparablePath& path : paths) {
-      const Plan& head = first.emplace_back(path.first, x.shape(), head_common).carve(carver).plan;
+      const Plan& head = first.emplace_back(path.first, x.shape(), head_common).plan;
       sizes.add(head);
       std::optional<Forward>& tail = second.emplace_back();
       if (!path.two_units()) continue;
-      const Plan& plan = tail.emplace(path.second, head.y, tail_common).carve(carver).plan;
+      const Plan& plan = tail.emplace(path.second, head.y, tail_common).plan;
       sizes.add(plan, false);
       half_size = std::max(half_size, plan.padded_size());
     }
     together = int(std::clamp<size_t>(kTogether / std::max<size_t>(sizes.padded, 1), 1, size_t(x.n)));
     few = x.n < threads;
     shared = carver.take<float>(few ? size_t(x.n) * paths.size() * half_size : 0);
-    memory = ThreadMemory([&](Carver& one) { Thread(*this, one); }, threads, carver);
+    const auto carve = [&](Carver& own) {
+      for (Forward& unit : first) unit.carve(own);
+      for (std::optional<Forward>& unit : second)
+        if (unit) unit->carve(own);
+      buffers = ForwardBuffers(sizes, together, own);
+      halves = own.take<float>(few ? 0 : size_t(together) * half_size);
+    };
+    Carver own = ThreadMemory(carve, threads, carver).of(thread);
+    carve(own);
   }
-
-  struct Thread {
-    ForwardBuffers buffers;
-    float* halves;
-    Thread(const Paths& all, Carver& carver)
-        : buffers(all.sizes, all.together, carver),
-          halves(carver.take<float>(all.few ? 0 : size_t(all.together) * all.half_size)) {}
-  };
 };
 
 // Rows [begin, end) of image n.
@@ -83,9 +87,7 @@ LANAS_INLINE void unit_strip(const Forward& f, const ForwardBuffers& t, const fl
 template <int W>
 LANAS_INLINE void inference_thread(const Paths& all, int thread, int threads) {
   const Plan& plan = all.first[0].plan;
-  Carver carver = all.memory.of(thread);
-  const Paths::Thread own(all, carver);
-  const ForwardBuffers& t = own.buffers;
+  const ForwardBuffers& t = all.buffers;
   const int block = 4 * plan.step, blocks = (plan.y.h + block - 1) / block;
   const int strips = std::clamp(threads / plan.y.n, 1, blocks);
   const int64_t items = int64_t{plan.y.n} * strips, last = items * (thread + 1) / threads;
@@ -97,7 +99,7 @@ LANAS_INLINE void inference_thread(const Paths& all, int thread, int threads) {
   const auto padded = [&](int k) LANAS_LAMBDA { return t.padded + size_t(k) * all.sizes.padded; };
   const auto half = [&](int k, int n, size_t path) LANAS_LAMBDA {
     return all.few ? all.shared + (size_t(n) * all.first.size() + path) * all.half_size
-                   : own.halves + size_t(k) * all.half_size;
+                   : all.halves + size_t(k) * all.half_size;
   };
   for (int k = 0; k < all.together; ++k) clear_borders(padded(k), plan);
   const auto clear_halves = [&](int k, int n) LANAS_LAMBDA {
@@ -151,21 +153,22 @@ __attribute__((flatten)) void inference_base(const Paths& all, int thread, int t
 
 size_t separable_convs_inference_scratch_bytes(std::span<const SeparablePath> paths, Shape x, int threads) {
   Carver carver(nullptr);
-  Paths(paths, Tensor(nullptr, x), threads, carver);
+  Paths(paths, Tensor(nullptr, x), 0, threads, carver);
   return carver.used();
 }
 
 void separable_convs_inference(std::span<const SeparablePath> paths, Tensor x, float* scratch) {
-  Carver carver(scratch);
-  Paths all(paths, x, omp_get_max_threads(), carver);
-  for (size_t p = 0; p < paths.size(); ++p) {
-    const SeparablePath& path = paths[p];
-    all.first[p].fill(path.first_bias);
-    if (all.second[p]) all.second[p]->fill(path.second_bias);
-    Forward& last = all.second[p] ? *all.second[p] : all.first[p];
-    last.y = path.y, last.added = path.added, last.rectified = path.rectified;
-  }
+  const int most = omp_get_max_threads();
   on_threads([&](int thread, int threads) {
+    Carver carver(scratch);
+    Paths all(paths, x, thread, most, carver);
+    for (size_t p = 0; p < paths.size(); ++p) {
+      const SeparablePath& path = paths[p];
+      all.first[p].fill(path.first_bias);
+      if (all.second[p]) all.second[p]->fill(path.second_bias);
+      Forward& last = all.second[p] ? *all.second[p] : all.first[p];
+      last.y = path.y, last.added = path.added, last.rectified = path.rectified;
+    }
     const int lanes = all.first[0].plan.lanes;
     if (lanes == 16) return inference_avx512(all, thread, threads);
     if (lanes == 8) return inference_avx2(all, thread, threads);
