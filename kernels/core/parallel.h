@@ -53,8 +53,16 @@ LANAS_INLINE void prefetch(const void* p) {
     __builtin_prefetch(p, kWrite ? 1 : 0, 2);
 }
 
-// Those of `floats` at p before they are written, if another thread read or wrote them last: a write that
-// waits for its line from another core, above all from one with an L3 of its own, holds up all after it.
+// The same for lines `step` floats apart, to be read: the cache is chosen once for all of them.
+LANAS_INLINE void prefetch_lines(const float* line, ptrdiff_t step, int lines) {
+  if (kPrefetchIntoL1)
+    for (; lines > 0; --lines, line += step) __builtin_prefetch(line, 0, 3);
+  else
+    for (; lines > 0; --lines, line += step) __builtin_prefetch(line, 0, 2);
+}
+
+// The lines of `floats` at p before they are written, where another thread read or wrote them last: a write
+// that waits for its line from another core, above all from one with an L3 of its own, holds up all after it.
 inline void prefetch_to_write(const float* p, int64_t floats) {
   constexpr int kLine = 16;
   for (int64_t i = 0; i < floats; i += kLine)
@@ -63,14 +71,6 @@ inline void prefetch_to_write(const float* p, int64_t floats) {
 #else
     __builtin_prefetch(p + i, 1, 3);
 #endif
-}
-
-// The same for lines `step` floats apart, to be read: the cache is chosen once for all of them.
-LANAS_INLINE void prefetch_lines(const float* line, ptrdiff_t step, int lines) {
-  if (kPrefetchIntoL1)
-    for (; lines > 0; --lines, line += step) __builtin_prefetch(line, 0, 3);
-  else
-    for (; lines > 0; --lines, line += step) __builtin_prefetch(line, 0, 2);
 }
 
 namespace detail {
