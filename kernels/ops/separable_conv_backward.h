@@ -166,9 +166,8 @@ struct Backwards {
     units.reserve(ops.size());
     for (const SeparableConv<float>& op : ops) units.emplace_back(op, x, int(units.size()), common, carver);
     const auto carve = [&](Carver& own) {
-      const size_t before = own.used();
       Backward::Thread(units[0], own);
-      buffers_bytes = own.used() - before;
+      buffers_bytes = own.used();
       for (Backward& unit : units) unit.carve(own);
     };
     memory = ThreadMemory(carve, threads, carver);

@@ -211,13 +211,6 @@ __attribute__((flatten)) void forward_base(const Forwards& f, int thread, int th
   forward_thread<4>(f, thread, threads);
 }
 
-void run(const Forwards& f, int thread, int threads) {
-  const int lanes = f.units[0].plan.lanes;
-  if (lanes == 16) return forward_avx512(f, thread, threads);
-  if (lanes == 8) return forward_avx2(f, thread, threads);
-  forward_base(f, thread, threads);
-}
-
 // mean and 1/std of y from the sums of the images.
 void statistics(const Plan& plan, const float* sums, float* y_mean, float* y_inv_std, float eps) {
   const double count = double(plan.y.pixels());
@@ -264,7 +257,7 @@ void separable_conv_forward(std::span<const SeparableConv<float>> ops,
       f.past = writes_past_caches(f.y, plan.flat ? plan.y.w * plan.y.c : plan.y.c, plan.lanes);
       f.fill(nullptr);
     }
-    run(all, thread, threads);
+    of_lanes(all.units[0].plan.lanes, forward_avx512, forward_avx2, forward_base)(all, thread, threads);
     if (thread == 0) first.emplace(std::move(all));
   });
   for (size_t u = 0; u < ops.size(); ++u)

@@ -353,10 +353,7 @@ __attribute__((flatten)) void backward_base(const Backwards& b, bool norm, int t
 }
 
 void run(const Backwards& b, bool norm, int thread, int threads) {
-  const int lanes = b.units[0].plan.lanes;
-  if (lanes == 16) return backward_avx512(b, norm, thread, threads);
-  if (lanes == 8) return backward_avx2(b, norm, thread, threads);
-  backward_base(b, norm, thread, threads);
+  of_lanes(b.units[0].plan.lanes, backward_avx512, backward_avx2, backward_base)(b, norm, thread, threads);
 }
 
 void fill_tables(Backward& b) {

@@ -169,10 +169,7 @@ void separable_convs_inference(std::span<const SeparablePath> paths, Tensor x, f
       Forward& last = all.second[p] ? *all.second[p] : all.first[p];
       last.y = path.y, last.added = path.added, last.rectified = path.rectified;
     }
-    const int lanes = all.first[0].plan.lanes;
-    if (lanes == 16) return inference_avx512(all, thread, threads);
-    if (lanes == 8) return inference_avx2(all, thread, threads);
-    inference_base(all, thread, threads);
+    of_lanes(all.first[0].plan.lanes, inference_avx512, inference_avx2, inference_base)(all, thread, threads);
   });
 }
 

@@ -264,6 +264,12 @@ inline bool writes_past_caches(const Tensor& t, int floats, int lanes) {
          reinterpret_cast<uintptr_t>(t.data) % (kMaxLanes * sizeof(float)) == 0;
 }
 
+// Of a function compiled for each instruction set, the one for vectors of so many lanes.
+template <class Function>
+Function of_lanes(int lanes, Function avx512, Function avx2, Function base) {
+  return lanes == 16 ? avx512 : lanes == 8 ? avx2 : base;
+}
+
 // Runs body(thread, threads) on every OpenMP thread, or once inside a parallel region.
 template <class Body>
 void on_threads(Body&& body) {
